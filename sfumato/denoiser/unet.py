@@ -1,0 +1,138 @@
+"""A U-Net for few operations per picture: space-to-depth stem, one norm per block, attention only where it is cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.core import Cond
+from sfumato.denoiser.conditions import Conditioner, SlotSpec
+from sfumato.denoiser.layers import LevelEmbedding, attend, group_norm, zeroed
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """`channels` in and `classes_out` out (equal when 0); `patch` of the space-to-depth stem; `widths` per level, each
+    half the resolution of the one before; `blocks` per level and side; `attention` the levels that have it."""
+
+    channels: int = 1
+    patch: int = 2
+    widths: tuple[int, ...] = (64, 128, 192)
+    blocks: tuple[int, ...] = (1, 1, 1)
+    attention: tuple[int, ...] = ()
+    embedding: int = 256
+    head: int = 32
+    channels_out: int = 0
+    slots: tuple[SlotSpec, ...] = ()
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be divisible by this."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+
+class Block(nn.Module):
+    """x + gate * conv(silu(conv(silu(norm(x) (1 + scale) + shift)))), modulated by the embedding (adaLN-zero)."""
+
+    def __init__(self, inside: int, out: int, embedding: int, groups: int = 8) -> None:
+        super().__init__()
+        self.groups = groups
+        self.modulation = zeroed(nn.Linear(embedding, 2 * inside + out))
+        self.first = nn.Conv2d(inside, out, 3, padding=1)
+        self.second = nn.Conv2d(out, out, 3, padding=1)
+        self.skip = nn.Conv2d(inside, out, 1, bias=False) if inside != out else nn.Identity()
+        self.sizes = (inside, inside, out)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        scale, shift, gate = self.modulation(emb)[:, :, None, None].split(self.sizes, 1)
+        h = torch.addcmul(shift, group_norm(x, self.groups), 1 + scale)
+        h = self.second(F.silu(self.first(F.silu(h))))
+        return torch.addcmul(self.skip(x), h, gate)
+
+
+class Attention(nn.Module):
+    """x + gate * attention over all places of the picture and the condition tokens."""
+
+    def __init__(self, width: int, embedding: int, head: int, tokens: bool) -> None:
+        super().__init__()
+        self.heads, self.groups = max(1, width // head), 8
+        self.modulation = zeroed(nn.Linear(embedding, 3 * width))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.token_kv = nn.Linear(embedding, 2 * width) if tokens else None
+        self.out = nn.Linear(width, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+        batch, width, height, _ = x.shape
+        scale, shift, gate = self.modulation(emb)[:, :, None, None].chunk(3, 1)
+        h = torch.addcmul(shift, group_norm(x, self.groups), 1 + scale).flatten(2).transpose(1, 2)
+        q, k, v = (self._split(part) for part in self.qkv(h).chunk(3, -1))
+        if self.token_kv is not None:
+            token_k, token_v = (self._split(part) for part in self.token_kv(tokens).chunk(2, -1))
+            k, v = torch.cat([k, token_k], 2), torch.cat([v, token_v], 2)
+            seen = torch.ones(batch, h.shape[1], dtype=torch.bool, device=x.device)
+            mask = torch.cat([seen, mask], 1)
+        h = attend(F.normalize(q, dim=-1) * q.shape[-1] ** 0.5, F.normalize(k, dim=-1) * 2, v, mask)
+        h = self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(-1, (height, -1))
+        return torch.addcmul(x, h, gate)
+
+
+class UNet(nn.Module):
+    """(x [B, C, H, W], level [B], cond) -> y [B, C_out, H, W]."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, emb = config, config.embedding
+        self.level = LevelEmbedding(emb)
+        self.conditioner = Conditioner(c.slots, emb)
+        tokens = self.conditioner.has_tokens
+        self.stem = nn.Conv2d((c.channels + self.conditioner.map_channels) * c.patch**2, c.widths[0], 3, padding=1)
+
+        def stage(inside: list[int], out: int, level: int) -> nn.ModuleList:
+            rows = []
+            for width in inside:
+                block = Block(width, out, emb)
+                attention = Attention(out, emb, c.head, tokens) if level in c.attention else None
+                rows.append(nn.ModuleList([block, attention] if attention else [block]))
+            return nn.ModuleList(rows)
+
+        self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
+        for i, (width, blocks) in enumerate(zip(c.widths, c.blocks, strict=True)):
+            if i:
+                self.shrink.append(nn.Conv2d(c.widths[i - 1], width, 2, stride=2))
+                self.grow.append(nn.Conv2d(width, c.widths[i - 1], 1))
+            self.down.append(stage([width] * blocks, width, i))
+            self.up.append(stage([2 * width] + [width] * (blocks - 1), width, i))
+        self.head_modulation = zeroed(nn.Linear(emb, 2 * c.widths[0]))
+        self.head = zeroed(nn.Conv2d(c.widths[0], (c.channels_out or c.channels) * c.patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, level: Tensor, cond: Cond) -> Tensor:
+        vector, tokens, mask, maps = self.conditioner(cond, x)
+        emb = F.silu(self.level(level) + vector)
+        h = x if maps is None else torch.cat([x, maps], 1)
+        h = self.stem(F.pixel_unshuffle(h, self.config.patch))
+
+        def run(stage: nn.ModuleList, h: Tensor) -> Tensor:
+            for row in stage:
+                h = row[0](h, emb)
+                if len(row) > 1:
+                    h = row[1](h, emb, tokens, mask)
+            return h
+
+        skips = []
+        for i, stage in enumerate(self.down):
+            h = run(stage, self.shrink[i - 1](h) if i else h)
+            skips.append(h)
+        for i in reversed(range(len(self.up))):
+            h = run(self.up[i], torch.cat([h, skips[i]], 1))
+            if i:
+                h = F.interpolate(self.grow[i - 1](h), scale_factor=2, mode="nearest")
+        scale, shift = self.head_modulation(emb)[:, :, None, None].chunk(2, 1)
+        h = F.silu(torch.addcmul(shift, group_norm(h, 8), 1 + scale))
+        return F.pixel_shuffle(self.head(h), self.config.patch)
