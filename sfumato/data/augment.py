@@ -1,0 +1,102 @@
+"""Non-leaky augmentation: the network is told what was done to each picture, so samples are drawn with "nothing"."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfumato.core import Noise, SfumatoError, Slot
+
+WIDTH = 6  # of the vector: flip, shift down, shift right, log2 scale, cos(angle) - 1, sin(angle)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random flips, shifts, scalings and rotations with their vector [B, 6]; zeros mean an untouched picture.
+
+    Mirror left-right with probability `flip`; each of the others with probability `p`, alone of the rest: shift by
+    whole pixels up to `shift` of the side (reflected border), scale by 2^(scale * normal), rotate by an angle uniform
+    in +-`rotate` * pi. Karras et al. 2022 (EDM), appendix F.2, with p = 0.12. Sample with `nothing(B)`.
+    """
+
+    flip: float = 0.5
+    p: float = 0.12
+    shift: float = 0.125
+    scale: float = 0.2
+    rotate: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "p", "shift", "rotate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SfumatoError(f"augmentation {name} must lie in 0..1, not {getattr(self, name)}")
+        if self.shift >= 1:
+            raise SfumatoError("augmentation shift must be below 1: the whole side would leave the picture")
+        if self.scale < 0:
+            raise SfumatoError(f"augmentation scale must be 0 or more, not {self.scale}")
+
+    @staticmethod
+    def nothing(n: int) -> Slot:
+        """The slot "augment" of n untouched pictures, for sampling and validation."""
+        return Slot(torch.zeros(n, WIDTH), "vector")
+
+    def __call__(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Slot]:
+        """x0 float32 [B, C, H, W] in [-1, 1] -> (changed pictures in [-1, 1], slot "augment"); pure in `noise`."""
+        vector = self.draw(x0, noise)
+        return self.apply(x0, vector), Slot(vector, "vector")
+
+    def draw(self, x0: Tensor, noise: Noise) -> Tensor:
+        """What to do with each picture, float32 [B, 6]: shifts in units of the largest one, so within [-1, 1]."""
+        u = noise.at(0).uniform((len(x0), 7))
+        down, right = (self._whole(u[:, k], side) for k, side in ((1, x0.shape[2]), (2, x0.shape[3])))
+        angle = (2 * u[:, 3] - 1) * self.rotate * math.pi
+        moved, scaled, turned = (u[:, k] < self.p for k in (4, 5, 6))
+        vector = torch.zeros(len(x0), WIDTH)
+        vector[:, 0] = u[:, 0] < self.flip
+        vector[:, 1] = down * moved
+        vector[:, 2] = right * moved
+        vector[:, 3] = noise.at(1).normal((len(x0), 1))[:, 0] * self.scale * scaled
+        vector[:, 4] = (angle.cos() - 1) * turned
+        vector[:, 5] = angle.sin() * turned
+        return vector.to(x0.device)
+
+    def _most(self, side: int) -> int:
+        """Largest shift in pixels; the reflected border must exist."""
+        return min(round(self.shift * side), side - 1)
+
+    def _whole(self, u: Tensor, side: int) -> Tensor:
+        most = self._most(side)
+        return ((u * (2 * most + 1)).floor() - most) / max(most, 1)
+
+    def apply(self, x0: Tensor, vector: Tensor) -> Tensor:
+        """Do what the vectors say: mirror, shift, then scale and rotate about the centre (bicubic)."""
+        n, _, height, width = x0.shape
+        x0 = torch.where(vector[:, 0].bool().reshape(n, 1, 1, 1), x0.flip(3), x0)
+        for column, axis, side in ((1, 2, height), (2, 3, width)):
+            pixels = (vector[:, column] * self._most(side)).round().long()
+            place = torch.arange(side, device=x0.device) - pixels[:, None]
+            place = place.abs()  # reflect at 0, then at side - 1
+            place = (side - 1) - ((side - 1) - place).abs()
+            shape = [n, 1, 1, 1]
+            shape[axis] = side
+            x0 = x0.gather(axis, place.reshape(shape).expand(x0.shape))
+        warped = vector[:, 3:].any(1).nonzero()[:, 0]
+        if len(warped):
+            x0 = x0.index_copy(0, warped, _warp(x0[warped], vector[warped]))
+        return x0
+
+
+def _warp(x0: Tensor, vector: Tensor) -> Tensor:
+    """Scale by 2^v3 and rotate counter-clockwise by atan2(v5, v4 + 1) about the centre, borders reflected."""
+    factor = torch.exp2(-vector[:, 3])  # of the place in the picture that a place in the result looks at
+    cos, sin = (vector[:, 4] + 1) * factor, vector[:, 5] * factor
+    aspect = x0.shape[2] / x0.shape[3]
+    zero = torch.zeros_like(cos)
+    across = torch.stack([cos, -sin * aspect, zero], 1)
+    down = torch.stack([sin / aspect, cos, zero], 1)
+    grid = functional.affine_grid(torch.stack([across, down], 1), list(x0.shape), align_corners=False)
+    warped = functional.grid_sample(x0, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return warped.clamp(-1, 1)

@@ -1,0 +1,71 @@
+"""The one door to data: a name or a folder -> Source."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.core import SfumatoError
+from sfumato.data import builtin, emoji, folder
+from sfumato.data.source import Source
+
+NAMES = ("digits", "emoji", "fashion-mnist", "fashion-mnist/test")
+
+
+def open(source: str | os.PathLike[str], size: int | None = None, channels: int | None = None) -> Source:
+    """Load pictures into memory as squares of `size` pixels.
+
+    `source` is a folder of pictures, or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
+    files of DIR. A folder wins over a name when given as a path ("./emoji"). `size` defaults to a power of two near
+    the pictures' median shorter side; `channels` (1 grey, 3 colour) to 1 when every picture is grey, else 3.
+    Raises SfumatoError with one clear line for everything the user can mend.
+    """
+    _check("size", size, 1, 4096)
+    if channels not in (None, 1, 3) or isinstance(channels, bool):
+        raise SfumatoError(f"channels must be 1 (grey) or 3 (colour), not {channels!r}")
+    given = os.fspath(source)
+    if not isinstance(given, str) or not given.strip():
+        raise SfumatoError(f"a source is a folder or one of: {', '.join(NAMES)}")
+    name, _, where = given.partition(":")
+    if given == "digits":
+        loaded = builtin.digits(size)
+    elif given == "emoji":
+        loaded = emoji.load(size)
+    elif name in ("fashion-mnist", "fashion-mnist/test"):
+        loaded = builtin.fashion_mnist(name, where, size)
+    elif Path(given).expanduser().is_dir():
+        loaded = folder.load(Path(given).expanduser(), size)
+    else:
+        raise _unknown(given)
+    return _with_channels(loaded, channels)
+
+
+def _check(what: str, value: object, least: int, most: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise SfumatoError(f"{what} must be a whole number of pixels from {least} to {most}, not {value!r}")
+
+
+def _unknown(given: str) -> SfumatoError:
+    path = Path(given).expanduser()
+    if path.is_file():
+        return SfumatoError(f"{given} is a file; give a folder of pictures (unpack archives first)")
+    near = get_close_matches(given.lower(), NAMES, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return SfumatoError(f"no folder {given!r} and no source of that name; {hint}the sources are: {', '.join(NAMES)}")
+
+
+def _with_channels(source: Source, channels: int | None) -> Source:
+    have = source.pixels.shape[3]
+    if channels is None or channels == have:
+        return source
+    if channels == 3:
+        return source.with_pixels(np.repeat(source.pixels, 3, axis=3))
+    # ITU-R 601 luma in Pillow's own integer arithmetic, so that it equals Image.convert("L")
+    red, green, blue = (source.pixels[..., c].astype(np.uint32) for c in range(3))
+    luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    return source.with_pixels(luma.astype(np.uint8)[..., None])

@@ -1,0 +1,74 @@
+"""Which rows come when: a pure function of the step number, and which rows are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from sfumato.core import SfumatoError
+
+HELD_OUT = 0.05
+
+
+def _hash63(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") >> 1
+
+
+@lru_cache(maxsize=4)
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_hash63(f"order/{seed}/{epoch}"))
+    return torch.randperm(n, generator=generator)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Shuffled positions 0 ... n-1 without state: the epochs' permutations laid end to end and cut into batches.
+
+    Epoch e is a fresh permutation from (seed, e); `at(step)` covers places step * batch ... (step + 1) * batch - 1 of
+    that endless row, so every position comes exactly once per n places, and a batch may exceed n.
+    """
+
+    n: int
+    batch: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.batch < 1:
+            raise SfumatoError(f"an order needs pictures and a batch of 1 or more, not n={self.n}, batch={self.batch}")
+
+    def at(self, step: int) -> Tensor:
+        """Positions int64 [batch] of this step (0 or more); the same whenever and however often it is asked."""
+        if step < 0:
+            raise SfumatoError(f"steps count from 0, not {step}")
+        first, last = step * self.batch, (step + 1) * self.batch
+        pieces = []
+        for epoch in range(first // self.n, (last - 1) // self.n + 1):
+            start = epoch * self.n
+            pieces.append(_permutation(self.n, self.seed, epoch)[max(first - start, 0) : last - start])
+        return torch.cat(pieces)
+
+    def epoch(self, step: int) -> float:
+        """How many times the whole set has been seen before this step."""
+        return step * self.batch / self.n
+
+
+def split(keys: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """File names -> (train rows, held-out rows), int64 ascending, disjoint and together all of them.
+
+    A row is held out when hash(seed, name) < 5 % of the range, so adding or removing files moves no other file.
+    When no name falls there, the lowest hash is held out. A single picture is both trained on and held out.
+    """
+    hashes = [_hash63(f"split/{seed}/{key}") for key in keys]
+    bound = int(HELD_OUT * 2**63)
+    held = {row for row, value in enumerate(hashes) if value < bound}
+    by_hash = sorted(range(len(keys)), key=hashes.__getitem__)
+    held = held or set(by_hash[:1])
+    if len(held) == len(keys) > 1:
+        held.discard(by_hash[-1])
+    train = [row for row in range(len(keys)) if row not in held] or [0]
+    return torch.tensor(train, dtype=torch.int64), torch.tensor(sorted(held), dtype=torch.int64)

@@ -1,0 +1,104 @@
+"""One picture file -> square uint8 pixels: the crop rule, orientation, colour modes and the reasons for refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+CROP_RULE = (
+    "the picture turned upright by its EXIF orientation, animations by their first frame, transparency laid on white, "
+    "centre square crop of the shorter side, Lanczos resize (after an integer box reduction to at least 3x the target; "
+    "large JPEGs are decoded at a reduced scale of at least 4x the target)"
+)
+_MODES_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+
+class Unusable(Exception):
+    """Why one picture cannot be used; the source skips it and records the reason."""
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """The picture in mode L or RGB: 16 bits scaled by 255 / 65535, transparency composited on white."""
+    mode = picture.mode
+    if mode in _MODES_16 or mode == "I":
+        values = np.asarray(picture).astype(np.int64)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise Unusable("32-bit values beyond 0..65535; save it with 8 or 16 bits per channel")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if mode == "F":
+        raise Unusable("floating-point values without a stated range; save it with 8 or 16 bits per channel")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    if mode in ("L", "RGB"):
+        return picture
+    return picture.convert("L" if mode == "1" else "RGB")
+
+
+def as_uint8(picture: Image.Image, channels: int) -> np.ndarray:
+    """A picture of mode L or RGB -> uint8 [H, W, channels]; colour to grey by ITU-R 601 luma."""
+    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    return pixels[:, :, None] if channels == 1 else pixels
+
+
+def square(picture: Image.Image) -> Image.Image:
+    """Centre square crop of the shorter side (the odd pixel is left over at the right or the bottom)."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def fit(picture: Image.Image, size: int) -> Image.Image:
+    """A square picture of mode L or RGB, Lanczos-resized to size x size pixels; unchanged if it has that size."""
+    if picture.size == (size, size):
+        return picture
+    return picture.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def read_size(path: Path) -> int:
+    """Shorter side in pixels, from the header alone; raises Unusable."""
+    with _opened(path) as picture:
+        return min(picture.size)
+
+
+def read(path: Path, size: int) -> np.ndarray:
+    """A picture file -> uint8 [size, size, 3] by CROP_RULE; raises Unusable with the reason."""
+    with _opened(path) as picture:
+        try:
+            if min(picture.size) >= 8 * size:
+                scale = min(picture.size) / (4 * size)
+                picture.draft(None, (round(picture.width / scale), round(picture.height / scale)))
+            return as_uint8(fit(flatten(square(ImageOps.exif_transpose(picture))), size), 3)
+        except Unusable:
+            raise
+        except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
+            raise Unusable(f"cannot be decoded ({_brief(error)})") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        if path.is_dir():
+            raise Unusable("a folder, not a picture")
+        if path.is_symlink() and not path.exists():
+            raise Unusable("a link to a file that is not there")
+        if path.stat().st_size == 0:
+            raise Unusable("empty file (0 bytes)")
+        return Image.open(path)
+    except Unusable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unusable("not a picture that Pillow can read") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise Unusable(f"more than {limit} million pixels; make it smaller first") from error
+    except PermissionError as error:
+        raise Unusable("no permission to read it") from error
+    except Exception as error:
+        raise Unusable(f"cannot be opened ({_brief(error)})") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
