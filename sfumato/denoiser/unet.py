@@ -15,7 +15,7 @@ from sfumato.denoiser.layers import LevelEmbedding, attend, group_norm, zeroed
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """`channels` in and `classes_out` out (equal when 0); `patch` of the space-to-depth stem; `widths` per level, each
+    """`channels` in and `channels_out` out (equal when 0); `patch` of the space-to-depth stem; `widths` per level, each
     half the resolution of the one before; `blocks` per level and side; `attention` the levels that have it."""
 
     channels: int = 1

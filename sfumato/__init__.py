@@ -1,0 +1,16 @@
+"""Sfumato: diffusion models from a folder of your own data to a model that is trained, measured and served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from sfumato.tasks import load
+
+        return load
+    raise AttributeError(f"module 'sfumato' has no attribute {name!r}")

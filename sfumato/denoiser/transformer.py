@@ -1,0 +1,111 @@
+"""A plain transformer on patches: bottleneck patch embedding, 2-D RoPE, qk-norm, conditions as tokens and modulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.core import Cond, SfumatoError
+from sfumato.denoiser.conditions import Conditioner, SlotSpec
+from sfumato.denoiser.layers import LevelEmbedding, attend, zeroed
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """`patch` side, `width` of a token, `depth`, width of a `head`, `bottleneck` of the patch embedding (Li & He 2025)."""
+
+    channels: int = 1
+    patch: int = 4
+    width: int = 256
+    depth: int = 8
+    head: int = 64
+    bottleneck: int = 64
+    channels_out: int = 0
+    slots: tuple[SlotSpec, ...] = ()
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be divisible by this."""
+        return self.patch
+
+
+def rotary(height: int, width: int, head: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin [height * width, head / 2] of 2-D rotary positions: half of the pairs turn with y, half with x."""
+    if head % 4:
+        raise SfumatoError(f"the head width must be a multiple of 4 for 2-D positions, not {head}")
+    frequencies = 100.0 ** -(torch.arange(head // 4, device=device) / (head // 4))
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    angle = torch.cat([y.reshape(-1, 1) * frequencies, x.reshape(-1, 1) * frequencies], 1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of x [B, heads, N, head]; tokens beyond the N positions of cos (conditions) stay as they are."""
+    n = cos.shape[0]
+    places, rest = x[:, :, :n], x[:, :, n:]
+    a, b = places.chunk(2, -1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([torch.cat([a * cos - b * sin, a * sin + b * cos], -1), rest], 2)
+
+
+class Layer(nn.Module):
+    """Attention and SwiGLU, each modulated by the embedding (adaLN-zero)."""
+
+    def __init__(self, width: int, head: int, embedding: int) -> None:
+        super().__init__()
+        self.heads = width // head
+        hidden = width * 8 // 3 // 8 * 8
+        self.modulation = zeroed(nn.Linear(embedding, 6 * width))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_gain, self.k_gain = nn.Parameter(torch.ones(head)), nn.Parameter(torch.ones(head))
+        self.out = nn.Linear(width, width)
+        self.enter = nn.Linear(width, 2 * hidden)
+        self.leave = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, emb: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        scale, shift, gate, scale2, shift2, gate2 = self.modulation(emb).unsqueeze(1).chunk(6, -1)
+        h = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h).chunk(3, -1))
+        q = rotate(F.rms_norm(q, q.shape[-1:]) * self.q_gain.to(q.dtype), cos, sin)
+        k = rotate(F.rms_norm(k, k.shape[-1:]) * self.k_gain.to(k.dtype), cos, sin)
+        x = x + gate * self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        h = torch.addcmul(shift2, F.layer_norm(x, x.shape[-1:]), 1 + scale2)
+        a, b = self.enter(h).chunk(2, -1)
+        return x + gate2 * self.leave(F.silu(a) * b)
+
+
+class Transformer(nn.Module):
+    """(x [B, C, H, W], level [B], cond) -> y [B, C_out, H, W]."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.level = LevelEmbedding(c.width)
+        self.conditioner = Conditioner(c.slots, c.width)
+        pixels = (c.channels + self.conditioner.map_channels) * c.patch**2
+        narrow = min(c.bottleneck, pixels)
+        self.embed = nn.Sequential(nn.Linear(pixels, narrow, bias=False), nn.Linear(narrow, c.width))
+        self.layers = nn.ModuleList(Layer(c.width, c.head, c.width) for _ in range(c.depth))
+        self.head_modulation = zeroed(nn.Linear(c.width, 2 * c.width))
+        self.head = zeroed(nn.Linear(c.width, (c.channels_out or c.channels) * c.patch**2))
+
+    def forward(self, x: Tensor, level: Tensor, cond: Cond) -> Tensor:
+        vector, tokens, mask, maps = self.conditioner(cond, x)
+        emb = F.silu(self.level(level) + vector)
+        h = F.pixel_unshuffle(x if maps is None else torch.cat([x, maps], 1), self.config.patch)
+        height, width = h.shape[-2:]
+        places = height * width
+        h = self.embed(h.flatten(2).transpose(1, 2))
+        if tokens is not None:
+            h = torch.cat([h, tokens.to(h.dtype)], 1)
+            mask = torch.cat([mask.new_ones(len(x), places), mask], 1)
+        cos, sin = rotary(height, width, self.config.head, x.device)
+        for layer in self.layers:
+            h = layer(h, emb, cos, sin, mask)
+        h = h[:, :places]
+        scale, shift = self.head_modulation(emb).unsqueeze(1).chunk(2, -1)
+        h = self.head(torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale))
+        return F.pixel_shuffle(h.transpose(1, 2).unflatten(-1, (height, width)), self.config.patch)

@@ -1,0 +1,38 @@
+"""Losses, time samplers, the training loop, averages, checkpoints and exact resume."""
+
+from sfumato.train.ema import EMAConfig, PowerEMA, combine
+from sfumato.train.loop import Budget, Progress, Trainer, load_weights
+from sfumato.train.machine import Setting, keep_large_blocks, probe
+from sfumato.train.objective import CrossEntropy, MinSNR, SquaredError
+from sfumato.train.plan import Plan, make_plan
+from sfumato.train.recipe import Optimiser, Recipe
+from sfumato.train.run import Report, Run, averaged_weights, fit, resume, validation_losses
+from sfumato.train.times import LogNormalTimes, UniformTimes
+
+__all__ = [
+    "Budget",
+    "CrossEntropy",
+    "EMAConfig",
+    "LogNormalTimes",
+    "MinSNR",
+    "Optimiser",
+    "Plan",
+    "PowerEMA",
+    "Progress",
+    "Recipe",
+    "Report",
+    "Run",
+    "Setting",
+    "SquaredError",
+    "Trainer",
+    "UniformTimes",
+    "averaged_weights",
+    "combine",
+    "fit",
+    "keep_large_blocks",
+    "load_weights",
+    "make_plan",
+    "probe",
+    "resume",
+    "validation_losses",
+]

@@ -1,0 +1,162 @@
+"""The training loop: one for every model. A generator, so progress, previews and stopping cost nothing.
+
+All randomness is a function of (seed, step): data order, times, noise, dropout. A resumed run is the same run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.core import Batch, Noise, SfumatoError
+from sfumato.data import Order, Source
+from sfumato.denoiser import Denoiser
+from sfumato.train.ema import PowerEMA
+from sfumato.train.finite import first_non_finite
+from sfumato.train.machine import Setting
+from sfumato.train.recipe import Recipe
+from sfumato.train.times import stratified
+
+EMA_EVERY = 4  # steps between updates of the averages: they are 1,000 steps wide, and each update reads all weights
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When training ends: after `steps`, or after `seconds` of `clock` spent in training steps."""
+
+    steps: int | None = None
+    seconds: float | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.seconds is None):
+            raise SfumatoError("give either a number of steps or a time to train for")
+        if (self.steps is not None and self.steps < 1) or (self.seconds is not None and not self.seconds > 0):
+            raise SfumatoError(f"nothing to train: the budget is {self.steps or 0} steps, {self.seconds or 0} s; raise it")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After one step: `step` done, `share` of the budget spent (0 ... 1), training `seconds`, `images` seen, `loss`."""
+
+    step: int
+    share: float
+    seconds: float
+    images: int
+    loss: float
+
+
+class Trainer:
+    """Denoiser, optimiser, averages and position of one run; `steps()` trains, `state()` and `load()` carry it over."""
+
+    def __init__(self, denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget, setting: Setting) -> None:
+        self.denoiser, self.recipe, self.source, self.budget, self.setting = denoiser, recipe, source, budget, setting
+        setting.apply(denoiser)
+        self.weights = dict(denoiser.named_parameters())
+        o = recipe.optimiser
+        self.optimiser = torch.optim.AdamW(
+            self.weights.values(), lr=o.rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
+        )
+        self.ema = PowerEMA(self.weights, recipe.ema.widths)
+        self.order = Order(len(source.train_index), recipe.batch, recipe.seed)
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0 ... 1."""
+        done = self.step / self.budget.steps if self.budget.steps else self.seconds / self.budget.seconds
+        return min(1.0, done)
+
+    def batch(self, step: int) -> tuple[Batch, Noise]:
+        """The batch of a step (from 0), augmented and with conditions dropped, and its noise."""
+        recipe = self.recipe
+        noise = Noise.of(recipe.seed, recipe.batch).at(step)
+        batch = self.source.batch(self.source.train_index[self.order.at(step)])
+        x0, cond = batch.x0, batch.cond
+        if cond and recipe.condition_dropout > 0:
+            cond = cond.null(where=noise.at(3).uniform((len(x0),)) < recipe.condition_dropout)
+        if recipe.augment is not None:
+            x0, done = recipe.augment(x0, noise.at(4))
+            cond = cond | {"augment": done}
+        return Batch(x0, cond, batch.index), noise
+
+    def losses(self, batch: Batch, u: Tensor, noise: Noise) -> Tensor:
+        """Loss per sample [B] at the quantiles u [B] of the recipe's times."""
+        t = self.recipe.times.quantile(u, self.recipe.process)
+        x_t = self.setting.lay(self.recipe.process.corrupt(batch.x0, t, noise))
+        return self.recipe.objective(self.denoiser(x_t, t, batch.cond), batch.x0)
+
+    def steps(self) -> Iterator[Progress]:
+        """Train until the budget is spent, yielding after every step; safe to abandon after any yield."""
+        recipe = self.recipe
+        micro = recipe.batch // recipe.accumulate
+        self.denoiser.train()
+        while self.share < 1.0:
+            began = self.budget.clock()
+            batch, noise = self.batch(self.step)
+            u = stratified(noise.at(1).uniform((recipe.batch,)))
+            eps_noise = noise.at(2)
+            total = 0.0
+            for first in range(0, recipe.batch, micro):
+                rows = slice(first, first + micro)
+                part = Noise(eps_noise.seeds[rows])
+                loss = self.losses(batch.take(rows), u[rows], part).mean() / recipe.accumulate
+                loss.backward()
+                total += loss.item()
+            norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.optimiser.clip)
+            if not (total == total and abs(total) != float("inf") and norm.isfinite()):
+                raise SfumatoError(
+                    f"training stopped at step {self.step + 1}: {first_non_finite(self, batch, u, eps_noise)}; "
+                    "the last checkpoint is good: lower the rate (--set optimiser.rate=...) or use float32, then --resume"
+                )
+            for group in self.optimiser.param_groups:
+                group["lr"] = recipe.optimiser.rate * recipe.optimiser.factor(self.step, self.share)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.step += 1
+            if self.step % EMA_EVERY == 0 or self.step < EMA_EVERY:
+                self.ema.update(self.weights, self.step, EMA_EVERY if self.step >= EMA_EVERY else 1)
+            self.seconds += self.budget.clock() - began
+            yield Progress(self.step, self.share, self.seconds, self.step * recipe.batch, total)
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Everything a resumed run needs: tensors by file, and the position."""
+        moments = {}
+        for name, p in self.weights.items():
+            for key, value in self.optimiser.state.get(p, {}).items():
+                moments[f"{name}/{key}"] = value
+        files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments}
+        return files, {"step": self.step, "seconds": self.seconds}
+
+    def load(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Go on where `state()` was taken; raises SfumatoError when the weights are another model's."""
+        load_weights(self.denoiser, files["weights"])
+        self.ema.load(files["ema"])
+        for name, p in self.weights.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}/step" in files["optimiser"]:
+                moments = {k: files["optimiser"][f"{name}/{k}"].clone() for k in keys}
+                self.optimiser.state[p] = {
+                    k: v.to(memory_format=torch.preserve_format) if v.ndim < 4 else torch.empty_like(p).copy_(v)
+                    for k, v in moments.items()
+                }
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+
+
+def load_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
+    """Copy named weights into the denoiser; SfumatoError names the first that does not fit."""
+    own = dict(denoiser.named_parameters())
+    for name in sorted(own.keys() ^ weights.keys()):
+        side = "lack" if name in own else "have an unknown"
+        raise SfumatoError(f"these weights are another model's: they {side} {name!r}")
+    for name, p in own.items():
+        if p.shape != weights[name].shape:
+            raise SfumatoError(
+                f"these weights are another model's: {name} is {tuple(weights[name].shape)}, expected {tuple(p.shape)}"
+            )
+        p.data.copy_(weights[name])

@@ -1,0 +1,83 @@
+"""What a run will cost, said before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from sfumato.core import SfumatoError
+from sfumato.data import Source
+from sfumato.denoiser import Denoiser
+from sfumato.train.loop import Budget
+from sfumato.train.machine import Setting, available_memory, probe, saved_bytes
+from sfumato.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parameters, bytes by kind, seconds per step as probed, and what that means for the budget."""
+
+    parameters: int
+    state_bytes: int
+    activation_bytes: int
+    data_bytes: int
+    available_bytes: int
+    seconds_per_step: float
+    steps: int
+    epochs: float
+    setting: Setting
+    probed: dict[str, float]
+    accumulate: int
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        mb = 1e6
+        need = (self.state_bytes + self.activation_bytes + self.data_bytes) / mb
+        split = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
+        total = self.steps * self.seconds_per_step
+        return [
+            f"model: {self.parameters / 1e6:.2f} M parameters, run in {self.setting}",
+            f"memory: about {need:,.0f} MB (weights, Adam and averages {self.state_bytes / mb:,.0f}, "
+            f"activations {self.activation_bytes / mb:,.0f}, pictures {self.data_bytes / mb:,.0f}) "
+            f"of {self.available_bytes / mb:,.0f} MB free{split}",
+            f"time: about {1 / self.seconds_per_step:.1f} steps/s, so {self.steps:,} steps "
+            f"({self.epochs:.1f} passes over the pictures) in {total / 60:.1f} min",
+        ]
+
+
+def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget) -> tuple[Plan, Recipe]:
+    """Probe the machine with the recipe's own batch; when memory would not do, the batch is cut into micro-batches.
+
+    Returns the plan and the recipe with its `accumulate` settled; SfumatoError when not even one picture at a time fits.
+    """
+    rows = source.train_index[: min(recipe.batch, len(source.train_index))]
+    batch = source.batch(rows.repeat(-(-recipe.batch // len(rows)))[: recipe.batch])
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    state = parameters * 4 * (4 + len(recipe.ema.widths))  # weights, gradients, two moments, averages
+    free = available_memory()
+    one = saved_bytes(denoiser, batch.x0[:1], batch.cond.take(slice(0, 1)))
+    accumulate = recipe.accumulate
+    while one * recipe.batch // accumulate + state > 0.8 * free and accumulate < recipe.batch:
+        accumulate = next(k for k in range(accumulate + 1, recipe.batch + 1) if recipe.batch % k == 0)
+    if one + state > 0.9 * free:
+        raise SfumatoError(
+            f"one picture at a time needs {(one + state) / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: use a smaller network or --size"
+        )
+    micro = recipe.batch // accumulate
+    setting, probed = probe(denoiser, batch.x0[:micro], batch.cond.take(slice(0, micro)))
+    per_step = probed[str(setting)] * accumulate * 1.1  # optimiser, averages and data beside the two passes
+    steps = budget.steps or max(1, int(budget.seconds / per_step))
+    plan = Plan(
+        parameters=parameters,
+        state_bytes=state,
+        activation_bytes=one * micro,
+        data_bytes=source.pixels.nbytes,
+        available_bytes=free,
+        seconds_per_step=per_step,
+        steps=steps,
+        epochs=steps * recipe.batch / len(source.train_index),
+        setting=setting,
+        probed=probed,
+        accumulate=accumulate,
+    )
+    return plan, dataclasses.replace(recipe, accumulate=accumulate)

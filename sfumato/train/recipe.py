@@ -1,0 +1,111 @@
+"""A recipe: everything that makes a model besides the data, as frozen dataclasses that are printed whole into the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sfumato.core import SfumatoError
+from sfumato.data import VOCABULARY, Augment, Source
+from sfumato.denoiser import (
+    X0,
+    Denoiser,
+    EDMTarget,
+    Eps,
+    Flow,
+    SlotSpec,
+    Transformer,
+    TransformerConfig,
+    UNet,
+    UNetConfig,
+    V,
+)
+from sfumato.forward import EDM, VE, RectifiedFlow, SubVP, VPCosine, VPLinear
+from sfumato.train.ema import EMAConfig
+from sfumato.train.objective import SquaredError
+from sfumato.train.times import LogNormalTimes, UniformTimes
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW: peak rate, betas, weight decay; `warmup` steps up, then flat, then linearly to zero over the last `decay`
+    share of the run; gradients clipped to norm `clip`."""
+
+    rate: float = 1.5e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    warmup: int = 50
+    decay: float = 0.5
+    clip: float = 1.0
+
+    def factor(self, step: int, progress: float) -> float:
+        """What the rate is multiplied by at this step (from 0) and share of the run done (0 ... 1)."""
+        down = (1 - progress) / self.decay if self.decay > 0 else 1.0
+        return min(1.0, (step + 1) / max(1, self.warmup)) * max(0.0, min(1.0, down))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Network, process, prediction, loss, times, optimiser, averages.
+
+    `sigma_data` None means: measured on the data. `condition_dropout` is the share of samples that see no condition;
+    `augment` the non-leaky augmentation, if any.
+    """
+
+    net: UNetConfig | TransformerConfig = UNetConfig()
+    process: RectifiedFlow | VPLinear | VPCosine | SubVP | VE | EDM = RectifiedFlow()
+    parameterisation: Flow | X0 | Eps | V | EDMTarget = Flow()
+    objective: SquaredError = SquaredError()
+    times: LogNormalTimes | UniformTimes = LogNormalTimes()
+    optimiser: Optimiser = Optimiser()
+    ema: EMAConfig = EMAConfig()
+    batch: int = 32
+    accumulate: int = 1
+    condition_dropout: float = 0.1
+    augment: Augment | None = None
+    sigma_data: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise SfumatoError(f"batch {self.batch} must be a positive multiple of accumulate {self.accumulate}")
+
+    def fit_to(self, source: Source) -> Recipe:
+        """The recipe with what only the data can tell: channels, conditions, standard deviation."""
+        channels, height, width = source.codec.spec
+        if height % self.net.multiple or width % self.net.multiple:
+            raise SfumatoError(
+                f"pictures of {width}x{height} do not fit this network: sides must be multiples of {self.net.multiple}; "
+                f"use --size {math.ceil(max(height, width) / self.net.multiple) * self.net.multiple}"
+            )
+        net = dataclasses.replace(self.net, channels=channels, slots=self._slots(source))
+        sample = source.batch(source.train_index[:: max(1, len(source.train_index) // 1024)]).x0
+        sigma = self.sigma_data or max(0.05, round(float(sample.std()), 3))
+        target = self.parameterisation
+        if isinstance(target, EDMTarget):
+            target = EDMTarget(sigma)
+        objective = self.objective
+        if isinstance(objective.space, EDMTarget):
+            objective = dataclasses.replace(objective, space=EDMTarget(sigma))
+        return dataclasses.replace(self, net=net, sigma_data=sigma, parameterisation=target, objective=objective)
+
+    def _slots(self, source: Source) -> tuple[SlotSpec, ...]:
+        cond = source.batch(source.train_index[:1]).cond
+        sizes = {"class": len(source.classes), "text": VOCABULARY}
+        slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in cond.items()]
+        if self.augment is not None:
+            slots.append(SlotSpec("augment", "vector", Augment.nothing(1).value.shape[1]))
+        return tuple(slots)
+
+    def build(self) -> Denoiser:
+        """The untrained denoiser, its weights drawn from `seed` without touching the global generator."""
+        if self.sigma_data is None:
+            raise ValueError("fit the recipe to a source before building")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = UNet(self.net) if isinstance(self.net, UNetConfig) else Transformer(self.net)
+        return Denoiser(net, self.process, self.parameterisation, self.sigma_data)

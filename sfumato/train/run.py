@@ -1,0 +1,225 @@
+"""A run folder that describes itself: recipe, data, log, checkpoints, stored averages; and the training of it.
+
+run.json      recipe, data summary, codec, classes, budget, versions: all that is needed to build the model again
+log.jsonl     one row per report: step, seconds, images, loss, validation loss
+checkpoints/  the newest two whole states; snapshots/ averages for choosing their width afterwards
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sfumato
+from sfumato.core import Noise, SfumatoError
+from sfumato.data import Source
+from sfumato.denoiser import Denoiser
+from sfumato.settings import from_dict, to_dict
+from sfumato.train import checkpoint
+from sfumato.train.ema import Snapshot, combine
+from sfumato.train.loop import Budget, Progress, Trainer, load_weights
+from sfumato.train.recipe import Recipe
+
+CHECKPOINT_SECONDS = 60.0
+VALIDATION_PAIRS = 256
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    def begin(self, recipe: Recipe, source: Source, budget: Budget) -> None:
+        """Create the folder; SfumatoError when it already holds a run."""
+        if (self.path / "run.json").exists():
+            raise SfumatoError(f"{self.path} already holds a run: go on with --resume, or choose another --run folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            described = {
+                "recipe": to_dict(recipe),
+                "data": source.summary(),
+                "codec": dict(zip(("channels", "height", "width"), source.codec.spec, strict=True)),
+                "classes": list(source.classes),
+                "captioned": source.captioned,
+                "budget": {"steps": budget.steps, "seconds": budget.seconds},
+                "versions": {"sfumato": sfumato.__version__, "torch": torch.__version__},
+            }
+            write_text(self.path / "run.json", json.dumps(described, indent=1))
+        except OSError as error:
+            raise SfumatoError(f"cannot write the run folder {self.path}: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """run.json; SfumatoError when this is no run folder."""
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise SfumatoError(
+                f"{self.path} is no run folder (no run.json in it): train one with 'sfumato train SOURCE --run {self.path}'"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise SfumatoError(f"{path} cannot be read ({error}): the run folder is damaged, train again") from error
+
+    def recipe(self) -> Recipe:
+        return from_dict(Recipe, self.describe()["recipe"])
+
+    def budget(self) -> Budget:
+        return Budget(**self.describe()["budget"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The log, without a last line that a crash cut short."""
+        path = self.path / "log.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def newest(self) -> Path:
+        """The newest whole checkpoint; SfumatoError when there is none."""
+        found = checkpoint.newest(self.checkpoints)
+        if found is None:
+            raise SfumatoError(f"{self.path} holds no whole checkpoint: train again, or restore {self.checkpoints}")
+        return found
+
+    def averaged(self, width: float | None = None) -> dict[str, Tensor]:
+        """The averaged weights of any relative `width` (the recipe's by default) at the newest checkpoint."""
+        ema = self.recipe().ema
+        width = ema.width if width is None else width
+        folder = self.newest()
+        tracked = checkpoint.load(folder, "ema")
+        step = int(checkpoint.load_state(folder)["step"])
+        snapshots = [split_widths(checkpoint.load(f, "ema"), ema.widths, int(f.name)) for f in checkpoint.whole(self.snapshots)]
+        latest = split_widths(tracked, ema.widths, step)
+        if width in latest.states:
+            return latest.states[width]
+        return combine([s for s in snapshots if s.step < step] + [latest], width, step)
+
+
+def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: int) -> Snapshot:
+    """Stored averages, by width."""
+    states: dict[float, dict[str, Tensor]] = {w: {} for w in widths}
+    names = {f"{w:g}": w for w in widths}
+    for key, value in tensors.items():
+        name, _, weight = key.partition("/")
+        states[names[name]][weight] = value.float()
+    return Snapshot(step, states)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, width: float | None = None) -> Iterator[Denoiser]:
+    """The trainer's denoiser with its weights replaced by their tracked average of this width, for a while."""
+    index = 0 if width is None else trainer.ema.widths.index(width)
+    kept = {k: p.data.clone() for k, p in trainer.weights.items()}
+    load_weights(trainer.denoiser, trainer.ema.averages[index])
+    trainer.denoiser.eval()
+    try:
+        yield trainer.denoiser
+    finally:
+        load_weights(trainer.denoiser, kept)
+        trainer.denoiser.train()
+
+
+@torch.no_grad()
+def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
+    """Losses [n] on fixed (x0, eps, t) pairs of held-out pictures with the averaged weights, and their quantiles [n].
+
+    The pairs never change within or between runs on the same data, so differences are the model's.
+    """
+    rows = trainer.source.validation_index[:VALIDATION_PAIRS]
+    rows = rows.repeat(-(-min(VALIDATION_PAIRS, 64) // len(rows)))[: max(len(rows), 64)]
+    n = len(rows)
+    u = ((torch.arange(n) * 0.6180339887498949) % 1.0 * n).floor().add(0.5) / n
+    noise = Noise.of(20260101, n)
+    parts = []
+    with averaged_weights(trainer):
+        for first in range(0, n, 64):
+            part = slice(first, first + 64)
+            parts.append(trainer.losses(trainer.source.batch(rows[part]), u[part], Noise(noise.seeds[part])))
+    return torch.cat(parts), u
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `fit` yields: the progress of a step, and, where due, a row of the log."""
+
+    progress: Progress
+    row: dict[str, Any] | None = None
+
+
+def resume(run: Run, trainer: Trainer) -> None:
+    """Load the newest whole checkpoint into the trainer and forget log rows beyond it."""
+    folder = run.newest()
+    files = {name: checkpoint.load(folder, name) for name in ("weights", "ema", "optimiser")}
+    trainer.load(files, checkpoint.load_state(folder))
+    rows = [row for row in run.rows() if row["step"] <= trainer.step]
+    write_text(run.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def fit(run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Iterator[Report]:
+    """Train to the end of the budget, with checkpoints, stored averages and about `reports` rows of the log.
+
+    Close the generator to stop early: the run is saved and can be resumed.
+    """
+    saved_at, saved_step, losses = trainer.seconds, trainer.step, []
+    stored = trainer.recipe.ema.snapshots
+    try:
+        before = trainer.share
+        for progress in trainer.steps():
+            losses.append(progress.loss)
+            row = None
+            if int(progress.share * reports) > int(before * reports) or progress.share >= 1:
+                validation, _ = validation_losses(trainer)
+                row = {
+                    "step": progress.step,
+                    "seconds": round(progress.seconds, 3),
+                    "images": progress.images,
+                    "loss": sum(losses) / len(losses),
+                    "validation_loss": validation.mean().item(),
+                }
+                losses = []
+                with (run.path / "log.jsonl").open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            if int(progress.share * stored) > int(before * stored):
+                half = {k: v.half() for k, v in trainer.ema.state().items()}
+                checkpoint.save(run.snapshots / f"{progress.step:08d}", {"ema": half}, {"step": progress.step})
+            if progress.seconds - saved_at > checkpoint_seconds:
+                _save(run, trainer)
+                saved_at, saved_step = progress.seconds, progress.step
+            before = progress.share
+            yield Report(progress, row)
+    finally:
+        if trainer.step > saved_step:
+            _save(run, trainer)
+
+
+def _save(run: Run, trainer: Trainer) -> None:
+    files, state = trainer.state()
+    checkpoint.save(run.checkpoints / f"{trainer.step:08d}", files, state)
+    checkpoint.prune(run.checkpoints, keep=2)
