@@ -64,7 +64,7 @@ class PixelCodec:
         for k, picture in enumerate(pictures):
             if picture.size != (self.width, self.height):
                 raise SfumatoError(
-                    f"picture {k} is {picture.width}x{picture.height} pixels, the model works at {self.width}x{self.height}"
+                    f"picture {k} is {picture.width}x{picture.height} pixels, the model has {self.width}x{self.height}"
                     " (width x height); resize it first"
                 )
             rows.append(as_uint8(flatten(picture), self.channels))

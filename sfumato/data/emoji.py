@@ -40,7 +40,9 @@ def load(size: int | None) -> Source:
     master = max(size, MASTER)
     glyphs, versions, licence = _glyphs()
     check_fits(len(glyphs), master, 3)
-    stamp = hashlib.blake2b(json.dumps(versions, sort_keys=True).encode(), digest_size=6).hexdigest()
+    stamp = hashlib.blake2b(
+        json.dumps([versions, [path.stem for path, _ in glyphs]]).encode(), digest_size=6
+    ).hexdigest()
     path = cache_folder() / f"emoji-{stamp}-{master}.npz"
     cached = _read_cache(path, len(glyphs), master)
     if cached is None:
@@ -58,7 +60,6 @@ def load(size: int | None) -> Source:
             "packages": versions,
             "rule": f"rendered at {master}x{master} on white, then Lanczos",
             "blank": len(cached) - len(kept),
-            "skipped": [],
         },
     )
 

@@ -53,11 +53,15 @@ def load(root: Path, size: int | None) -> Source:
             size = default_size(list(sides.values()))
         if good:
             check_fits(len(good), size, 3)
-        decoded = _each(good, lambda n: read(root / n, size), skipped, "decoding pictures")
+        pixels = np.empty((len(good), size or 1, size or 1, 3), np.uint8)
+        rows = {n: row for row, n in enumerate(good)}
+        decoded = _each(good, lambda n: _place(pixels[rows[n]], read(root / n, size)), skipped, "decoding pictures")
     good = [n for n in good if n in decoded]
     if not good:
         raise SfumatoError(f"none of the {len(names)} pictures in {root} can be read; the first: {_first(skipped)}")
-    pixels = np.stack([decoded.pop(n) for n in good])
+    for row, name in enumerate(good):  # close the gaps in place: a copy would double the memory
+        pixels[row] = pixels[rows[name]]
+    pixels = pixels[: len(good)]
     if all((p[..., :1] == p).all() for p in pixels):
         pixels = np.ascontiguousarray(pixels[..., :1])
     columns, notes = _columns(root, good, table)
@@ -83,7 +87,7 @@ def load(root: Path, size: int | None) -> Source:
 
 
 def _scan(root: Path) -> tuple[list[str], list[str], dict[str, str]]:
-    """Relative names of pictures and of metadata files (sorted), and what had to be skipped; hidden names are ignored."""
+    """Relative names of pictures and metadata files (sorted), and what was skipped; hidden names are ignored."""
     names: list[str] = []
     tables: list[str] = []
     skipped: dict[str, str] = {}
@@ -136,6 +140,10 @@ def _each(names: list[str], work: Callable[[str], Any], skipped: dict[str, str],
             else:
                 skipped[name] = reason
     return done
+
+
+def _place(row: np.ndarray, picture: np.ndarray) -> None:
+    row[:] = picture
 
 
 def _refuse_splits(root: Path, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,10 @@ def _opened(path: Path) -> Image.Image:
             raise Unusable("a folder, not a picture")
         if path.is_symlink() and not path.exists():
             raise Unusable("a link to a file that is not there")
-        if path.stat().st_size == 0:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe would wait for ever
+            raise Unusable("not a regular file")
+        if about.st_size == 0:
             raise Unusable("empty file (0 bytes)")
         return Image.open(path)
     except Unusable:

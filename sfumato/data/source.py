@@ -24,7 +24,7 @@ def check_fits(n: int, size: int, channels: int) -> None:
     if need > LIMIT_BYTES:
         fits = int((LIMIT_BYTES / (n * channels)) ** 0.5)
         raise SfumatoError(
-            f"{n} pictures at {size}x{size} take {need / 2**30:.1f} GiB decoded, the limit is {LIMIT_BYTES / 2**30:.0f} GiB;"
+            f"{n} pictures at {size}x{size} take {need / 2**30:.1f} GiB decoded, over {LIMIT_BYTES / 2**30:.0f} GiB;"
             f" use a size of at most {fits} or fewer pictures"
         )
 
@@ -114,6 +114,7 @@ class Source:
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
+            "skipped": [],
         }
         if len(self) == 1:
             told["split"] = "one picture: it is both trained on and validated on"
