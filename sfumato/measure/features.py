@@ -1,0 +1,253 @@
+"""A feature extractor of the source's own: a small network trained on its pictures, cached, and named in every result.
+
+With two or more classes it learns to tell them apart; without, to tell how a picture was turned; both also learn to
+tell spoilt pictures from real ones (see `pretext`). Its last hidden layer, 128 numbers per picture, is what metrics see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sfumato.core import SfumatoError
+from sfumato.measure import pretext
+
+VERSION = "v1"
+WIDTH = 128  # dimensions of a feature
+SEED = 20_190_117
+MAX_PICTURES_BYTES = 400_000_000  # of training pictures held as bytes; bigger sources are thinned evenly
+
+
+def _conv(i: int, o: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+class _Net(nn.Module):
+    """Space-to-depth, three convolutions on 16x16, 8x8 and 4x4, a hidden layer; the head is used in training only."""
+
+    def __init__(self, channels: int, fold: int, outputs: int) -> None:
+        super().__init__()
+        self.fold = fold
+        # Pooling, not strides: the backward pass of a strided convolution costs twice as much on a processor.
+        self.body = nn.Sequential(
+            _conv(channels * fold**2, 32),
+            nn.MaxPool2d(2, ceil_mode=True),
+            _conv(32, 64),
+            nn.MaxPool2d(2, ceil_mode=True),
+            _conv(64, 128),
+        )
+        self.hidden = nn.Linear(128 * 16, WIDTH)
+        self.head = nn.Linear(WIDTH, outputs)
+        self.register_buffer("scale", torch.ones(()))
+
+    def features(self, x: Tensor) -> Tensor:
+        right, down = -x.shape[3] % self.fold, -x.shape[2] % self.fold
+        if right or down:
+            x = nn.functional.pad(x, (0, right, 0, down), mode="replicate")
+        x = self.body(nn.functional.pixel_unshuffle(x, self.fold))
+        if x.shape[2:] != (4, 4):
+            x = nn.functional.adaptive_avg_pool2d(x, 4)
+        return self.hidden(x.flatten(1)).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def _build(channels: int, height: int, width: int, outputs: int) -> _Net:
+    """A net with weights from its own generator: nothing here touches the global one."""
+    fold = max(1, round(min(height, width) / 16))
+    with torch.device("meta"):
+        net = _Net(channels, fold, outputs)
+    net.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(SEED)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    nn.init.ones_(net.scale)
+    return net.to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pictures x0 [B, C, H, W] in [-1, 1] -> features [B, 128] float32, scaled to mean variance 1 on the training set.
+
+    `name` enters every result; `accuracy` is that of the training task on held-out pictures.
+    """
+
+    name: str
+    fingerprint: str
+    spec: tuple[int, int, int]
+    accuracy: float
+    seconds: float
+    net: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, x0: Tensor) -> Tensor:
+        if x0.ndim != 4 or tuple(x0.shape[1:]) != self.spec:
+            raise SfumatoError(
+                f"{self.name} measures pictures of {self.spec} (C, H, W); these are {tuple(x0.shape[1:])}"
+            )
+        if not torch.isfinite(x0).all():
+            raise SfumatoError("some of the pictures hold NaN or infinite values and cannot be measured")
+        parts = [self.net.features(part) for part in x0.float().split(500)]
+        return torch.cat(parts) * self.net.scale
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", Path(name).name.lower()).strip("-") or "source"
+
+
+def _fingerprint(source: Any) -> str:
+    """A hash of size, classes, labels and up to 512 evenly spaced pictures."""
+    index = torch.linspace(0, len(source) - 1, min(len(source), 512)).long().unique()
+    digest = hashlib.sha256(repr((len(source), tuple(source.codec.spec), tuple(source.classes))).encode())
+    digest.update(_bytes(source, index).numpy().tobytes())
+    if source.labels is not None:
+        digest.update(source.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bytes(source: Any, index: Tensor) -> Tensor:
+    """Pictures of these rows as uint8 [B, C, H, W]."""
+    parts = [
+        source.batch(part).x0.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8) for part in index.split(1000)
+    ]
+    return torch.cat(parts)
+
+
+def _thin(index: Tensor, most: int) -> Tensor:
+    return index if len(index) <= most else index[torch.linspace(0, len(index) - 1, most).long()]
+
+
+def _floats(pictures: Tensor) -> Tensor:
+    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def bf16_pays() -> bool:
+    """Whether torch reports processor instructions for bfloat16 products (a fact, not a timing: it never varies)."""
+    return any(getattr(torch.cpu, f"_is_{what}_supported", bool)() for what in ("avx512_bf16", "amx_tile"))
+
+
+@torch.enable_grad()
+def _train(net: _Net, pictures: Tensor, labels: Tensor | None, outputs: int) -> None:
+    """AdamW with one cycle of learning rate in batches of 128; every batch holds some spoilt pictures."""
+    generator = torch.Generator().manual_seed(SEED)
+    batch = min(128, len(pictures))
+    steps = min(240_000, max(20_000, 30 * len(pictures))) // batch
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=4e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
+    net.train()
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(order) < batch:
+            order = torch.randperm(len(pictures), generator=generator)
+        rows, order = order[:batch], order[batch:]
+        x, target = _task(_floats(pictures[rows]), None if labels is None else labels[rows])
+        share = 1 / 8 if labels is not None else 1 / 2
+        pretext.spoil_first(x, target, outputs, share, generator)
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+            loss = nn.functional.cross_entropy(net(x), target, label_smoothing=0.05)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    net.eval()
+
+
+def _task(x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pictures and what is to be told of them: their classes, or (without classes) how they were turned."""
+    return pretext.turn(x) if labels is None else (x, labels.clone())
+
+
+@torch.no_grad()
+def _accuracy(net: _Net, pictures: Tensor, labels: Tensor | None) -> float:
+    right = 0
+    for rows in torch.arange(len(pictures)).split(500):
+        x, target = _task(_floats(pictures[rows]), None if labels is None else labels[rows])
+        right += int((net(x).argmax(1) == target).sum())
+    return right / len(pictures)
+
+
+def _fit(source: Any) -> tuple[_Net, float]:
+    channels, height, width = source.codec.spec
+    train = _thin(source.train_index, max(64, MAX_PICTURES_BYTES // (channels * height * width)))
+    held_out = _thin(source.validation_index, 2000)
+    pictures, held = _bytes(source, train), _bytes(source, held_out)
+    labelled = len(source.classes) >= 2
+    outputs = len(source.classes) if labelled else pretext.TURNS
+    net = _build(channels, height, width, outputs + len(pretext.KINDS))
+    _train(net, pictures, source.labels[train] if labelled else None, outputs)
+    accuracy = _accuracy(net, held, source.labels[held_out] if labelled else None)
+    with torch.no_grad():
+        sample = pictures[_thin(torch.arange(len(pictures)), 5000)]
+        variance = torch.cat([net.features(_floats(part)) for part in sample.split(500)]).var(0).mean()
+        net.scale.copy_(variance.clamp_min(1e-12).rsqrt())
+    return net, accuracy
+
+
+def cache_folder() -> Path:
+    """Where trained extractors are kept: $SFUMATO_CACHE, else ~/.cache/sfumato."""
+    return Path(os.environ.get("SFUMATO_CACHE") or Path.home() / ".cache" / "sfumato") / "features"
+
+
+def _load(path: Path, name: str, fingerprint: str, spec: tuple[int, int, int]) -> Features | None:
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        weights = load_file(path)
+        net = _build(*spec, outputs=facts["outputs"])
+        net.load_state_dict(weights)
+        net.eval()
+        return Features(name, fingerprint, spec, facts["accuracy"], facts["seconds"], net)
+    except Exception:  # absent, torn or of another layout: whatever is wrong with a cache, the cure is to train again
+        return None
+
+
+def _save(path: Path, features: Features) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {k: getattr(features, k) for k in ("name", "fingerprint", "spec", "accuracy", "seconds")}
+    facts |= {"outputs": features.net.head.out_features, "seed": SEED, "torch": torch.__version__}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed whole, so a reader never sees half a file
+        save_file({k: v.contiguous() for k, v in features.net.state_dict().items()}, Path(folder) / "weights")
+        (Path(folder) / "facts").write_text(json.dumps(facts, indent=1))
+        os.replace(Path(folder) / "weights", path)
+        os.replace(Path(folder) / "facts", path.with_suffix(".json"))
+
+
+def features_for(source: Any) -> Features:
+    """The extractor of this source: from the cache, or trained now (about a CPU-minute for 60,000 pictures at 32x32).
+
+    source: what `sfumato.data.open` returns. The same source gives the same extractor, and the name tells its kind,
+    source, size and version. Raises SfumatoError when the source has fewer than 64 training pictures.
+    """
+    if len(source.train_index) < 64:
+        raise SfumatoError(f"{len(source.train_index)} training pictures are too few to train features: 64 are needed")
+    spec, fingerprint = tuple(source.codec.spec), _fingerprint(source)
+    kind = "classifier" if len(source.classes) >= 2 else "turns"
+    size = str(spec[1]) if spec[1] == spec[2] else f"{spec[1]}x{spec[2]}"
+    name = f"{kind}-{_slug(source.name)}-{size}-{VERSION}"
+    path = cache_folder() / f"{name}-{fingerprint}.safetensors"
+    found = _load(path, name, fingerprint, spec)
+    if found is None:
+        started = time.process_time()
+        net, accuracy = _fit(source)
+        found = Features(name, fingerprint, spec, accuracy, time.process_time() - started, net)
+        _save(path, found)
+    return found
