@@ -6,10 +6,12 @@ from sfumato.train.machine import Setting, keep_large_blocks, probe
 from sfumato.train.objective import CrossEntropy, MinSNR, SquaredError
 from sfumato.train.plan import Plan, make_plan
 from sfumato.train.recipe import Optimiser, Recipe
+from sfumato.train.recipes import RECIPES, pick_recipe
 from sfumato.train.run import Report, Run, averaged_weights, fit, resume, validation_losses
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 __all__ = [
+    "RECIPES",
     "Budget",
     "CrossEntropy",
     "EMAConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "keep_large_blocks",
     "load_weights",
     "make_plan",
+    "pick_recipe",
     "probe",
     "resume",
     "validation_losses",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.core import Batch, Noise, SfumatoError
+from sfumato.core import Batch, Cond, Noise, SfumatoError
 from sfumato.data import Order, Source
 from sfumato.denoiser import Denoiser
 from sfumato.train.ema import PowerEMA
@@ -72,11 +72,17 @@ class Trainer:
         done = self.step / self.budget.steps if self.budget.steps else self.seconds / self.budget.seconds
         return min(1.0, done)
 
+    def look(self, rows: Tensor) -> Batch:
+        """Rows of the source as this network sees them: with the conditions it was built for."""
+        batch = self.source.batch(rows)
+        names = {spec.name for spec in self.recipe.net.slots}
+        return Batch(batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names}), batch.index)
+
     def batch(self, step: int) -> tuple[Batch, Noise]:
         """The batch of a step (from 0), augmented and with conditions dropped, and its noise."""
         recipe = self.recipe
         noise = Noise.of(recipe.seed, recipe.batch).at(step)
-        batch = self.source.batch(self.source.train_index[self.order.at(step)])
+        batch = self.look(self.source.train_index[self.order.at(step)])
         x0, cond = batch.x0, batch.cond
         if cond and recipe.condition_dropout > 0:
             cond = cond.null(where=noise.at(3).uniform((len(x0),)) < recipe.condition_dropout)

@@ -52,7 +52,8 @@ class Optimiser:
 class Recipe:
     """Network, process, prediction, loss, times, optimiser, averages.
 
-    `sigma_data` None means: measured on the data. `condition_dropout` is the share of samples that see no condition;
+    `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
+    the source has them; `condition_dropout` is the share of samples that see none;
     `augment` the non-leaky augmentation, if any.
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     ema: EMAConfig = EMAConfig()
     batch: int = 32
     accumulate: int = 1
+    conditions: tuple[str, ...] = ("class", "text")
     condition_dropout: float = 0.1
     augment: Augment | None = None
     sigma_data: float | None = None
@@ -96,7 +98,8 @@ class Recipe:
     def _slots(self, source: Source) -> tuple[SlotSpec, ...]:
         cond = source.batch(source.train_index[:1]).cond
         sizes = {"class": len(source.classes), "text": VOCABULARY}
-        slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in cond.items()]
+        chosen = {name: slot for name, slot in cond.items() if name in self.conditions}
+        slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in chosen.items()]
         if self.augment is not None:
             slots.append(SlotSpec("augment", "vector", Augment.nothing(1).value.shape[1]))
         return tuple(slots)

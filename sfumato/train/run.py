@@ -161,7 +161,7 @@ def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
     with averaged_weights(trainer):
         for first in range(0, n, 64):
             part = slice(first, first + 64)
-            parts.append(trainer.losses(trainer.source.batch(rows[part]), u[part], Noise(noise.seeds[part])))
+            parts.append(trainer.losses(trainer.look(rows[part]), u[part], Noise(noise.seeds[part])))
     return torch.cat(parts), u
 
 

@@ -1,0 +1,101 @@
+"""Arguments, errors and exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sfumato.core import SfumatoError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"sfumato: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sfumato", description="Diffusion models from a folder of your own pictures.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("--json", action="store_true", help="print one JSON object on the last line of stdout")
+        return added
+
+    train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
+    train.add_argument("source", help="a folder, or digits, fashion-mnist, emoji")
+    train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
+    train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
+    budget = train.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
+    budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
+    train.add_argument("--recipe", metavar="NAME", help="default, transformer, flow, ddpm, score, edm")
+    train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
+    train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64")
+
+    sample = command("sample", "Draw pictures from a run folder or an exported file.")
+    sample.add_argument("run", help="run folder or exported .safetensors file")
+    sample.add_argument("--n", type=int, default=16, help="how many (16)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--steps", type=int, default=18, help="moves from noise to data (18)")
+    sample.add_argument("--solver", default="dpmpp2m", metavar="NAME")
+    sample.add_argument("--grid", default="karras", metavar="NAME")
+    sample.add_argument("--guidance", type=float, default=1.0, metavar="W", help="classifier-free guidance, 1 = none")
+    sample.add_argument("--class", dest="class_name", metavar="NAME")
+    sample.add_argument("--prompt", metavar="TEXT")
+    sample.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
+    sample.add_argument("--out", required=True, metavar="FILE.png|DIR", help="one grid, or a folder of single pictures")
+
+    measure = command("measure", "Measure a model against real pictures it has not seen.")
+    measure.add_argument("run", help="run folder or exported .safetensors file")
+    measure.add_argument("--against", required=True, metavar="SOURCE")
+    measure.add_argument("--n", type=int, default=1000, help="generated pictures (1000)")
+    measure.add_argument("--curve", action="store_true", help="measure the stored averages of the run too")
+
+    doctor = command("doctor", "What this machine can do, and whether a run is healthy.")
+    doctor.add_argument("run", nargs="?", help="a run folder")
+
+    export = command("export", "Write a model as one file that sfumato.load() reads anywhere.")
+    export.add_argument("run", help="run folder")
+    export.add_argument("--to", required=True, metavar="FILE.safetensors")
+    export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
+    return parser
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    # imported when asked for, so that --help and mistakes answer at once
+    if name == "train":
+        from sfumato.cli.train import train as found
+    elif name == "sample":
+        from sfumato.cli.sample import sample as found
+    elif name == "measure":
+        from sfumato.cli.measure import measure as found
+    elif name == "doctor":
+        from sfumato.cli.doctor import doctor as found
+    else:
+        from sfumato.cli.sample import export as found
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = _command(options.command)(options)
+    except SfumatoError as error:
+        print(f"sfumato {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"sfumato {options.command}: interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

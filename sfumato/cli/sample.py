@@ -1,0 +1,47 @@
+"""sfumato sample and sfumato export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sfumato.cli.console import Line, say
+from sfumato.core import SfumatoError
+from sfumato.measure import grid_image
+from sfumato.tasks import Request, generate, load
+from sfumato.train import keep_large_blocks
+
+
+def sample(options: argparse.Namespace) -> dict[str, Any]:
+    """Draw pictures into one grid or a folder; returns what --json prints."""
+    keep_large_blocks()
+    fields = ("n", "seed", "steps", "solver", "grid", "guidance", "class_name", "prompt")
+    request = Request(**{name: getattr(options, name) for name in fields})
+    out = Path(options.out)
+    if out.suffix and out.suffix.lower() != ".png":
+        raise SfumatoError(f"--out is a .png file for one grid, or a folder for single pictures, not {out.name!r}")
+    model = load(options.run, options.ema)
+    line = Line("sampling")
+    result = generate(model, request, lambda done, n: line.show(done / n, f"{done} of {n}"))
+    line.end()
+    try:
+        if out.suffix:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            grid_image(result.images).save(out)
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            for k, image in enumerate(result.images):
+                image.save(out / f"{request.seed}-{k:05d}.png")
+    except OSError as error:
+        raise SfumatoError(f"cannot write {out}: {error}") from error
+    say(f"{request.n} pictures in {result.seconds:.2f} s: {out}")
+    return {"images": request.n, "seconds": round(result.seconds, 3), "network_calls": result.network_calls, "out": str(out)}
+
+
+def export(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the model as one file; returns what --json prints."""
+    path = load(options.run, options.ema).export(options.to)
+    size = path.stat().st_size
+    say(f"{path}: {size / 1e6:.1f} MB; use it with sfumato.load({str(path)!r})")
+    return {"file": str(path), "bytes": size}

@@ -1,0 +1,171 @@
+"""sfumato train: open, plan, train with previews, report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.cli.console import Line, say
+from sfumato.cli.report import build_report
+from sfumato.core import SfumatoError
+from sfumato.data import Source
+from sfumato.data import open as open_source
+from sfumato.measure import grid_image
+from sfumato.settings import override
+from sfumato.tasks import Model, Request, generate
+from sfumato.train import (
+    Budget,
+    Recipe,
+    Run,
+    Trainer,
+    averaged_weights,
+    fit,
+    keep_large_blocks,
+    make_plan,
+    pick_recipe,
+    resume,
+)
+
+PREVIEWS = 8
+PREVIEW = Request(n=16, steps=12)
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """The command; returns what --json prints."""
+    keep_large_blocks()
+    run = Run(Path(options.run))
+    source, recipe, budget = _resumed(options, run) if options.resume else _fresh(options, run)
+    say(f"data: {len(source):,} pictures of {source.name}, {_shape(source)}")
+    denoiser = recipe.build()
+    plan, recipe = make_plan(denoiser, recipe, source, budget)
+    for line in plan.lines():
+        say(line)
+    if not options.resume:
+        run.begin(recipe, source, budget)
+        (run.path / "source.json").write_text(json.dumps({"source": options.source, "size": source.codec.height}))
+    trainer = Trainer(denoiser, recipe, source, budget, plan.setting)
+    if options.resume:
+        resume(run, trainer)
+        say(f"going on from step {trainer.step:,}")
+    done = _train(run, trainer)
+    if not done:
+        say(f"stopped at step {trainer.step:,} and saved: go on with --resume")
+    report = build_report(run, source)
+    say(f"report: {report}")
+    rows = run.rows()
+    last = rows[-1] if rows else {"loss": None, "validation_loss": None}
+    return {
+        "run": str(run.path),
+        "steps": trainer.step,
+        "images_seen": trainer.step * recipe.batch,
+        "images_per_second": round(trainer.step * recipe.batch / max(trainer.seconds, 1e-9), 2),
+        "seconds": round(trainer.seconds, 2),
+        "loss": last["loss"],
+        "validation_loss": last["validation_loss"],
+        "parameters": plan.parameters,
+        "finished": done,
+        "report": str(report),
+    }
+
+
+def _shape(source: Source) -> str:
+    channels, height, width = source.codec.spec
+    return f"{width}x{height}, {'colour' if channels == 3 else 'grey'}"
+
+
+def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
+    if (run.path / "run.json").exists():
+        raise SfumatoError(f"{run.path} already holds a run: go on with --resume, or choose another --run folder")
+    budget = (
+        Budget(steps=options.steps)
+        if options.steps is not None
+        else Budget(seconds=60 * (5.0 if options.minutes is None else options.minutes))
+    )
+    source = open_source(options.source, options.size)
+    recipe = override(pick_recipe(options.recipe or "default", source.codec.height), options.set)
+    if options.seed is not None:
+        recipe = dataclasses.replace(recipe, seed=options.seed)
+    return source, recipe.fit_to(source), budget
+
+
+def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
+    for name in ("recipe", "seed", "size"):
+        if getattr(options, name) is not None:
+            raise SfumatoError(f"a resumed run keeps its {name}: leave --{name} away, or start a new run folder")
+    if options.set:
+        raise SfumatoError("a resumed run keeps its recipe: leave --set away, or start a new run folder")
+    described = run.describe()
+    run.newest()
+    budget = run.budget()
+    if options.steps is not None:
+        budget = Budget(steps=options.steps)
+    elif options.minutes is not None:
+        budget = Budget(seconds=60 * options.minutes)
+    source = open_source(options.source, described["codec"]["height"])
+    recipe = run.recipe()
+    if dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
+        raise SfumatoError(f"{options.source} is not the data this run was trained on: its channels or classes differ")
+    if len(source) != described["data"]["pictures"]:
+        raise SfumatoError(
+            f"{options.source} holds {len(source)} pictures, the run began with {described['data']['pictures']}: "
+            "restore them, or start a new run folder"
+        )
+    return source, recipe, budget
+
+
+@contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of raising, so that a step is never torn; a second one raises."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train(run: Run, trainer: Trainer) -> bool:
+    """Train with a progress line and previews; False when stopped early by the user."""
+    model = Model(trainer.denoiser, trainer.source.codec, {**run.describe()})
+    line, shown, validation = Line("training"), trainer.share, None
+    with _stop_asked() as asked:
+        steps = fit(run, trainer)
+        for report in steps:
+            progress = report.progress
+            if report.row is not None:
+                validation = report.row["validation_loss"]
+            rate = progress.images / max(progress.seconds, 1e-9)
+            told = f"loss {progress.loss:.3f}" + (f", validation {validation:.3f}" if validation is not None else "")
+            line.show(progress.share, f"step {progress.step:,}, {rate:,.0f} images/s, {told}")
+            if int(progress.share * PREVIEWS) > int(shown * PREVIEWS) or progress.share >= 1:
+                _preview(run, trainer, model, progress.step)
+            shown = progress.share
+            if asked:
+                steps.close()
+                break
+    line.end()
+    return not asked or trainer.share >= 1
+
+
+def _preview(run: Run, trainer: Trainer, model: Model, step: int) -> None:
+    with averaged_weights(trainer), torch.no_grad():
+        images = generate(model, PREVIEW).images
+    folder = run.path / "previews"
+    folder.mkdir(exist_ok=True)
+    grid_image(images, columns=8).save(folder / f"{step:08d}.png")

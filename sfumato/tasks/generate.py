@@ -1,0 +1,128 @@
+"""Image synthesis: a request -> conditions, guides, grid -> pictures."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato.core import Cond, Denoise, Noise, SfumatoError, Slot, Time
+from sfumato.data import encode
+from sfumato.guide import Guide, bind, cfg, with_guides
+from sfumato.reverse import pick_grid, pick_solver, sample
+
+if TYPE_CHECKING:
+    from sfumato.tasks.model import Model
+
+CHUNK = 64  # pictures per network call: bounded memory, and the same pictures whatever it is
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for. Picture k of a seed is the same whatever n. `guidance` 1 is none."""
+
+    n: int = 16
+    seed: int = 0
+    steps: int = 18
+    solver: str = "dpmpp2m"
+    grid: str = "karras"
+    guidance: float = 1.0
+    class_name: str | None = None
+    prompt: str | None = None
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise SfumatoError(f"ask for at least 1 picture, not {self.n}")
+        if self.steps < 1:
+            raise SfumatoError(f"sampling takes at least 1 step, not {self.steps}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the request became: conditions for all n pictures, guides, grid."""
+
+    cond: Cond
+    guides: tuple[Guide, ...]
+    grid: Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """Pictures, x0 [n, C, H, W] in [-1, 1], seconds, network calls per picture."""
+
+    images: list[Image.Image]
+    x0: Tensor
+    seconds: float
+    network_calls: int
+    request: Request = field(default_factory=Request)
+
+
+class Counted:
+    """A denoiser that counts its calls."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self.denoise, self.process, self.calls = denoise, denoise.process, 0
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond = Cond()) -> Any:  # noqa: B008 - Cond is immutable
+        self.calls += 1
+        return self.denoise(x_t, t, cond)
+
+
+def plan(model: Model, request: Request) -> Plan:
+    """Settle conditions, guides and times; SfumatoError for what this model cannot do."""
+    slots = {}
+    if model.classes:
+        slots["class"] = Slot(_classes(model, request), "vector")
+    elif request.class_name is not None:
+        raise SfumatoError("this model was trained without classes: leave --class away")
+    if request.prompt is not None:
+        if not model.conditioned_on("text"):
+            raise SfumatoError("this model was trained without captions: leave --prompt away")
+        ids, mask = encode([request.prompt] * request.n)
+        slots["text"] = Slot(ids, "tokens", mask)
+        if request.class_name is None:
+            slots.pop("class", None)
+    cond = Cond(slots)
+    if request.guidance != 1.0 and not cond:
+        raise SfumatoError("guidance needs a condition: this model has none, or give --class or --prompt")
+    return Plan(cond, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process))
+
+
+def _classes(model: Model, request: Request) -> Tensor:
+    """The asked class for every picture, or classes drawn per picture as often as the data has them."""
+    names = model.classes
+    if request.class_name is not None:
+        if request.class_name not in names:
+            near = difflib.get_close_matches(request.class_name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SfumatoError(f"no class {request.class_name!r}{hint}; known: {', '.join(names)}")
+        return torch.full((request.n,), names.index(request.class_name))
+    counts = torch.tensor([model.facts["data"]["class_counts"][name] for name in names], dtype=torch.float32)
+    u = Noise.of(request.seed, request.n, request.first).at(-2).uniform((request.n,))
+    return torch.searchsorted(counts.cumsum(0) / counts.sum(), u).clamp_max(len(names) - 1)
+
+
+def generate(model: Model, request: Request, progress: Callable[[int, int], None] = lambda done, n: None) -> Result:
+    """Draw the pictures of a request, in chunks; `progress(done, n)` is called after each."""
+    solver = pick_solver(request.solver)
+    planned = plan(model, request)
+    counted = Counted(model.denoiser)
+    start, parts = time.perf_counter(), []
+    for first in range(0, request.n, CHUNK):
+        rows = slice(first, min(first + CHUNK, request.n))
+        noise = Noise.of(request.seed, rows.stop - first, request.first + first)
+        denoise = bind(with_guides(counted, *planned.guides), planned.cond.take(rows))
+        parts.append(sample(denoise, (rows.stop - first, *model.codec.spec), noise, solver, planned.grid))
+        progress(rows.stop, request.n)
+    x0 = torch.cat(parts)
+    if not bool(x0.isfinite().all()):
+        raise SfumatoError("sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'")
+    calls = counted.calls // len(parts)
+    return Result(model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, request)

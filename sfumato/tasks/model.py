@@ -1,0 +1,93 @@
+"""A trained model, ready to be asked: built from a run folder or from one exported file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sfumato.core import SfumatoError
+from sfumato.data import PixelCodec
+from sfumato.denoiser import Denoiser
+from sfumato.settings import from_dict
+from sfumato.tasks.generate import Request, Result, generate
+from sfumato.train import Recipe, Run, load_weights
+
+KEPT = ("recipe", "data", "codec", "classes", "captioned", "versions", "training")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with its codec and what `run.json` tells; `generate` makes pictures."""
+
+    denoiser: Denoiser
+    codec: PixelCodec
+    facts: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.facts["classes"]) if self.conditioned_on("class") else ()
+
+    def conditioned_on(self, name: str) -> bool:
+        """Whether the network was built for the condition of this name."""
+        return any(spec.name == name for spec in self.denoiser.net.config.slots)
+
+    def generate(self, n: int = 16, seed: int = 0, **options: Any) -> Result:
+        """n pictures; `options` are the fields of `Request` (steps, solver, grid, guidance, class_name, prompt)."""
+        return generate(self, Request(n=n, seed=seed, **options))
+
+    def export(self, path: str | Path) -> Path:
+        """Write one .safetensors file that `sfumato.load` reads anywhere: weights, and the facts in its header."""
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise SfumatoError(f"export to a .safetensors file, not {path.name!r}")
+        weights = {k: p.detach().contiguous() for k, p in self.denoiser.named_parameters()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(weights, path, metadata={"sfumato": json.dumps({k: self.facts[k] for k in KEPT if k in self.facts})})
+        except (OSError, SafetensorError) as error:
+            raise SfumatoError(f"cannot write {path}: {error}") from error
+        return path
+
+
+def load(path: str | Path, ema: float | None = None) -> Model:
+    """The model of a run folder (averages of relative width `ema`) or of an exported .safetensors file.
+
+    Raises SfumatoError when the path holds neither or is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        if ema is not None:
+            raise SfumatoError("an exported file holds one average: choose its width when exporting from the run folder")
+        facts, weights = _read(path)
+    else:
+        run = Run(path)
+        facts, weights = run.describe(), run.averaged(ema)
+    try:
+        recipe, codec = from_dict(Recipe, facts["recipe"]), facts["codec"]
+        denoiser = recipe.build()
+        codec = PixelCodec(codec["height"], codec["width"], codec["channels"])
+    except KeyError as error:
+        raise SfumatoError(f"{path} lacks {error}: it was damaged or written by another version") from error
+    load_weights(denoiser, weights)
+    denoiser.eval().requires_grad_(False)
+    for p in denoiser.parameters():
+        if p.ndim == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return Model(denoiser, codec, facts)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get("sfumato")
+            if told is None:
+                raise SfumatoError(f"{path} holds no Sfumato model: export one with 'sfumato export RUN --to {path.name}'")
+            return json.loads(told), {k: file.get_tensor(k) for k in file.keys()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise SfumatoError(f"{path} cannot be read as a model: {error}") from error

@@ -1,0 +1,82 @@
+"""Named recipes: the same mathematics under the names people know. Each is a function of the picture's side in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sfumato.core import SfumatoError
+from sfumato.denoiser import EDMTarget, Eps, Flow, TransformerConfig, UNetConfig
+from sfumato.forward import EDM, VE, VPLinear
+from sfumato.train.objective import SquaredError
+from sfumato.train.recipe import Recipe
+from sfumato.train.times import LogNormalTimes, UniformTimes
+
+
+def _patch(size: int) -> int:
+    """Space-to-depth that leaves about 16 x 16 places inside."""
+    return max(1, size // 16)
+
+
+def default(size: int) -> Recipe:
+    """The U-Net behind space-to-depth, EDM's residual target on rectified flow: what the benchmarks chose."""
+    return Recipe(net=UNetConfig(patch=_patch(size)))
+
+
+def transformer(size: int) -> Recipe:
+    """The plain transformer on 8 x 8 patches."""
+    return Recipe(net=TransformerConfig(patch=max(1, size // 8)))
+
+
+def flow(size: int) -> Recipe:
+    """Rectified flow as published: velocity prediction, velocity loss (Liu et al. 2022)."""
+    return Recipe(net=UNetConfig(patch=_patch(size)), parameterisation=Flow(), objective=SquaredError(Flow()))
+
+
+def ddpm(size: int) -> Recipe:
+    """DDPM: variance-preserving linear beta, noise prediction, plain noise loss, uniform times (Ho et al. 2020)."""
+    return Recipe(
+        net=UNetConfig(patch=_patch(size)),
+        process=VPLinear(),
+        parameterisation=Eps(),
+        objective=SquaredError(Eps(), floor=1e-4),
+        times=UniformTimes(),
+    )
+
+
+def score(size: int) -> Recipe:
+    """A score-based model: variance-exploding SDE, denoising score matching (Song & Ermon 2019; Song et al. 2021)."""
+    return Recipe(
+        net=UNetConfig(patch=_patch(size)),
+        process=VE(),
+        parameterisation=Eps(),
+        objective=SquaredError(Eps(), floor=1e-4),
+        times=UniformTimes(),
+    )
+
+
+def edm(size: int) -> Recipe:
+    """EDM: sigma-space process, preconditioned target, log-normal sigma (Karras et al. 2022)."""
+    return Recipe(
+        net=UNetConfig(patch=_patch(size)),
+        process=EDM(),
+        parameterisation=EDMTarget(),
+        objective=SquaredError(EDMTarget(), floor=1e-4),
+        times=LogNormalTimes(-1.2, 1.2),
+    )
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "default": default,
+    "transformer": transformer,
+    "flow": flow,
+    "ddpm": ddpm,
+    "score": score,
+    "edm": edm,
+}
+
+
+def pick_recipe(name: str, size: int) -> Recipe:
+    """The recipe of this name for pictures of `size` pixels; SfumatoError lists the known ones."""
+    if name not in RECIPES:
+        raise SfumatoError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name](size)
