@@ -29,10 +29,9 @@ def cfg(w: float, interval: tuple[float, float] = (0.0, 1.0)) -> Guide:
 
     def guide(denoise: Denoise) -> Denoise:
         def believe(x_t: Tensor, t: Time, cond: Cond) -> Posterior:
-            inside = (
-                (t >= interval[0]) & (t <= interval[1]) if isinstance(t, Tensor) else interval[0] <= t <= interval[1]
-            )
-            if w == 1.0 or not (inside.any() if isinstance(inside, Tensor) else inside):
+            low, high = interval
+            inside = (t >= low) & (t <= high) if isinstance(t, Tensor) else low <= t <= high
+            if not (inside.any() if isinstance(inside, Tensor) else inside):
                 return denoise(x_t, t, cond)
             if not cond:
                 raise SfumatoError("guidance needs a condition to guide towards: give one (class, prompt) or use w = 1")

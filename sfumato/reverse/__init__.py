@@ -3,6 +3,7 @@
 from sfumato.reverse.adaptive import AdaptiveODE
 from sfumato.reverse.catalogue import SOLVERS, check, pick_solver, suits
 from sfumato.reverse.grids import DDPM, GRIDS, FromData, Grid, Karras, LogSNR, UpAndDown, cosine, pick_grid, uniform
+from sfumato.reverse.likelihood import bits_per_dimension, log_likelihood
 from sfumato.reverse.loop import PRIOR, Step, sample, walk
 from sfumato.reverse.multistep import IPNDM4, DPMpp2M, UniPC
 from sfumato.reverse.onestep import DDIM, Ancestral, Euler, EulerMaruyama, Heun, PredictorCorrector
@@ -32,8 +33,10 @@ __all__ = [
     "UniPC",
     "Unmask",
     "UpAndDown",
+    "bits_per_dimension",
     "check",
     "cosine",
+    "log_likelihood",
     "pick_grid",
     "pick_solver",
     "sample",

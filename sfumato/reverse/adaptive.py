@@ -11,7 +11,7 @@ from torch import Tensor
 from sfumato.core import Denoise, Noise, SfumatoError, expand
 from sfumato.reverse.solver import straight
 
-# Dormand & Prince 1980, 5(4): rows of the stages; the last row is the fifth-order answer, ERROR its distance to the fourth.
+# Dormand & Prince 1980, 5(4): the stages, the last being the fifth-order answer; _ERROR is its distance to the fourth.
 _STAGES = (
     (1 / 5,),
     (3 / 40, 9 / 40),

@@ -46,5 +46,5 @@ def check(solver: Solver, process: Process) -> None:
     if not suits(solver, process):
         works = ", ".join(name for name, make in SOLVERS.items() if suits(make(), process))
         raise SfumatoError(
-            f"{type(solver).__name__} needs a {solver.needs} process and {type(process).__name__} is not; these work: {works}"
+            f"{type(solver).__name__} needs a {solver.needs} process, not {type(process).__name__}; use {works}"
         )

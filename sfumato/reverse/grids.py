@@ -21,8 +21,7 @@ _U_MIN = 0.002  # Karras et al. 2022's sigma_min, below what 8-bit pixels show
 
 
 def _ends(steps: int, process: Process, times: Tensor) -> Tensor:
-    """The same times with both ends exactly the process's; checks that they fall strictly."""
-    times = times.double()
+    """The same times (float64) with both ends exactly the process's; checks that they fall strictly."""
     times[0], times[-1] = process.t_max, process.t_min
     if not bool((times.diff() < 0).all()):
         raise SfumatoError(f"{steps} steps do not fit: neighbouring times coincide; take fewer steps or another grid")
@@ -33,6 +32,10 @@ def _count(steps: int) -> int:
     if steps < 1:
         raise SfumatoError(f"a grid needs at least 1 step, not {steps}")
     return steps
+
+
+def _not_linear(process: Process) -> SfumatoError:
+    return SfumatoError(f"this grid needs sigma / alpha and {type(process).__name__} has none; use uniform or cosine")
 
 
 def uniform(steps: int, process: Process) -> Tensor:
@@ -53,18 +56,17 @@ def _in_noise(steps: int, process: Process, u_min: float, spaced: Callable[[floa
     """Times of u = sigma / alpha from its largest to u_min (`spaced(high, low, points)` gives u), then t_min."""
     _count(steps)
     if not process.linear:
-        raise SfumatoError(
-            f"this grid needs sigma / alpha and {type(process).__name__} has none; use uniform or cosine"
-        )
+        raise _not_linear(process)
     high = math.exp(-0.5 * process.log_snr(float(process.t_max)))
     low = math.exp(-0.5 * process.log_snr(float(process.t_min)))
     if low * (1 + 1e-9) >= u_min:
         u = spaced(high, low, steps + 1)
     elif u_min < high:
-        u = torch.cat([spaced(high, u_min, steps) if steps > 1 else torch.tensor([high]), torch.tensor([u_min])])
+        u = torch.cat([spaced(high, u_min, steps), torch.zeros(1, dtype=torch.float64)])
     else:
         raise SfumatoError(f"the grid starts at sigma / alpha = {high:g}, below its end {u_min:g}: lower u_min")
-    return _ends(steps, process, torch.tensor([process.t_of_log_snr(-2 * math.log(v)) for v in u.tolist()]))
+    inner = [process.t_of_log_snr(-2 * math.log(v)) for v in u.tolist()[1:-1]]
+    return _ends(steps, process, torch.tensor([process.t_max, *inner, process.t_min], dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,8 @@ class Karras:
 
     def __call__(self, steps: int, process: Process) -> Tensor:
         def spaced(high: float, low: float, points: int) -> Tensor:
-            return (
-                torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), points, dtype=torch.float64) ** self.rho
-            )
+            root = 1 / self.rho
+            return torch.linspace(high**root, low**root, points, dtype=torch.float64) ** self.rho
 
         return _in_noise(steps, process, self.u_min, spaced)
 
@@ -115,17 +116,14 @@ class DDPM:
 
     def times(self, process: Process) -> Tensor:
         """The time of every k of the chain, float64 [chain], rising."""
-        log_alpha2 = torch.log1p(
-            -torch.linspace(self.beta_start, self.beta_end, self.chain, dtype=torch.float64)
-        ).cumsum(0)
+        beta = torch.linspace(self.beta_start, self.beta_end, self.chain, dtype=torch.float64)
+        log_alpha2 = torch.log1p(-beta).cumsum(0)
         log_snr = log_alpha2 - torch.log(-torch.expm1(log_alpha2))
         return torch.tensor([process.t_of_log_snr(v) for v in log_snr.tolist()], dtype=torch.float64)
 
     def __call__(self, steps: int, process: Process) -> Tensor:
         if not process.linear:
-            raise SfumatoError(
-                f"this grid needs sigma / alpha and {type(process).__name__} has none; use uniform or cosine"
-            )
+            raise _not_linear(process)
         times, top = self.times(process), float(process.t_max)
         if top < times[-1] < 1.01 * top:
             times = times * (top / times[-1])
