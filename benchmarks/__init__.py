@@ -1,0 +1,1 @@
+"""Speed and quality against other libraries, side by side in one run; see benchmarks/README.md."""
