@@ -107,6 +107,17 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         assert found[name].startswith(reason), (name, found[name])
 
 
+def test_pictures_after_a_skipped_one_keep_their_names(tmp_path: Path) -> None:
+    for k in (0, 2, 3, 5):
+        save(Image.new("RGB", (8, 8), (10 * k, 0, 0)), tmp_path / f"{k}.png")
+    for k in (1, 4):  # the header is whole, the data is not
+        save(noise_picture(64, 64), tmp_path / f"{k}.png")
+        truncate(tmp_path / f"{k}.png", 0.6)
+    loaded = data.open(tmp_path, size=8)
+    assert loaded.keys == ("0.png", "2.png", "3.png", "5.png")
+    assert loaded.pixels[:, 4, 4, 0].tolist() == [0, 20, 30, 50]
+
+
 def test_pipes_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert reasons(tmp_path)["pipe.png"] == "not a regular file"

@@ -122,7 +122,7 @@ def test_split_holds_out_five_percent_and_leaks_nothing() -> None:
 def test_split_does_not_move_when_files_come_or_go() -> None:
     keys = [f"{k}.png" for k in range(1_000)]
     held = {keys[k] for k in split(keys)[1]}
-    more = sorted(keys[::2] + [f"new{k}.jpg" for k in range(500)])
+    more = sorted(keys[::2] + [f"new{k}.jpg" for k in range(900)])
     assert {more[k] for k in split(more)[1]} & set(keys) == held & set(more)
 
 

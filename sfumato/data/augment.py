@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,20 +74,26 @@ class Augment:
 
     def apply(self, x0: Tensor, vector: Tensor) -> Tensor:
         """Do what the vectors say: mirror, shift, then scale and rotate about the centre (bicubic)."""
-        n, _, height, width = x0.shape
-        x0 = torch.where(vector[:, 0].bool().reshape(n, 1, 1, 1), x0.flip(3), x0)
-        for column, axis, side in ((1, 2, height), (2, 3, width)):
-            pixels = (vector[:, column] * self._most(side)).round().long()
-            place = torch.arange(side, device=x0.device) - pixels[:, None]
-            place = place.abs()  # reflect at 0, then at side - 1
-            place = (side - 1) - ((side - 1) - place).abs()
-            shape = [n, 1, 1, 1]
-            shape[axis] = side
-            x0 = x0.gather(axis, place.reshape(shape).expand(x0.shape))
-        warped = vector[:, 3:].any(1).nonzero()[:, 0]
-        if len(warped):
-            x0 = x0.index_copy(0, warped, _warp(x0[warped], vector[warped]))
-        return x0
+        x0 = torch.where(vector[:, 0].bool().reshape(-1, 1, 1, 1), x0.flip(3), x0)
+        for column, axis in ((1, 2), (2, 3)):
+            x0 = _where(vector[:, column] != 0, x0, vector[:, column], lambda x, v, axis=axis: self._shift(x, v, axis))
+        return _where(vector[:, 3:].any(1), x0, vector, _warp)
+
+    def _shift(self, x0: Tensor, part: Tensor, axis: int) -> Tensor:
+        """Shift along an axis by `part` [B] of the largest shift, borders reflected."""
+        side = x0.shape[axis]
+        pixels = (part * self._most(side)).round().long()
+        place = (torch.arange(side, device=x0.device) - pixels[:, None]).abs()  # reflect at 0, then at side - 1
+        place = (side - 1) - ((side - 1) - place).abs()
+        shape = [len(x0), 1, 1, 1]
+        shape[axis] = side
+        return x0.gather(axis, place.reshape(shape).expand(x0.shape))
+
+
+def _where(chosen: Tensor, x0: Tensor, given: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`change` the chosen rows only."""
+    rows = chosen.nonzero()[:, 0]
+    return x0.index_copy(0, rows, change(x0[rows], given[rows])) if len(rows) else x0
 
 
 def _warp(x0: Tensor, vector: Tensor) -> Tensor:
