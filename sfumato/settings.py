@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -32,8 +33,15 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     unknown = set(data) - names - {"is"}
     if unknown:
         raise SfumatoError(f"{where or cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(sorted(names))}")
+    missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in data]
+    if missing:
+        raise SfumatoError(f"{where or cls.__name__} lacks {missing[0]!r}")
     values = {k: _decode(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in data.items() if k != "is"}
     return cls(**values)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
@@ -54,6 +62,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise SfumatoError(f"{where} should be {hint.__name__}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise SfumatoError(f"{where} should be a finite number, not {value!r}")
     return value
 
 
@@ -64,8 +74,9 @@ def _decode_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if choices:
         # a bare name is a choice with its defaults: --set process=VPCosine
         name = value if isinstance(value, str) else value.get("is") if isinstance(value, dict) else None
-        if name not in choices:
-            raise SfumatoError(f"{where} should be one of {', '.join(choices)}, not {value!r}")
+        if not isinstance(name, str) or name not in choices:
+            known = [*choices, "null"] if type(None) in args else choices
+            raise SfumatoError(f"{where} should be one of {', '.join(known)}, not {value!r}")
         return from_dict(choices[name], {} if isinstance(value, str) else value, where)
     return _decode(next(a for a in args if a is not type(None)), value, where)
 
