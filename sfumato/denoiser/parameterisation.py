@@ -85,7 +85,7 @@ class EDMTarget(Parameterisation):
     sigma_data: float = 0.5
 
     def coefficients(self, alpha: Time, sigma: Time) -> tuple[Time, Time]:
+        # (1 - c_skip alpha) / c_out and -c_skip sigma / c_out, multiplied out: finite and exact down to sigma = 0
         d = self.sigma_data
-        total = alpha**2 * d**2 + sigma**2
-        c_skip, c_out = alpha * d**2 / total, sigma * d / total**0.5
-        return (1 - c_skip * alpha) / c_out, -c_skip * sigma / c_out
+        root = (alpha**2 * d**2 + sigma**2) ** 0.5
+        return sigma / (d * root), -alpha * d / root
