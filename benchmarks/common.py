@@ -1,4 +1,4 @@
-"""What every benchmark needs: the machine described, results written and resumed, children run, the ceiling measured."""
+"""What every benchmark needs: the machine described, results written, children run, the ceiling measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "numpy", "diffusers", "denoising-diffusion-pytorch", "k-diffusion", "accelerate", "ema-pytorch", "einops")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "diffusers",
+    "denoising-diffusion-pytorch",
+    "k-diffusion",
+    "accelerate",
+    "ema-pytorch",
+    "einops",
+)
 
 # mallopt numbers of <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -24,7 +33,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 def machine() -> dict[str, Any]:
     """The processor, its flags that matter, memory, load and thread count: a number means nothing without them."""
-    facts: dict[str, Any] = {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+    facts: dict[str, Any] = {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
     cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     if cpuinfo.exists():
         fields = dict(line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
@@ -78,7 +91,7 @@ def read(name: str, folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed blocks, so that big tensors stop costing page faults; False where there is no mallopt."""
+    """Tell glibc to keep freed blocks, so that big tensors cost no page faults; False where there is no mallopt."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
@@ -95,8 +108,7 @@ def child(module: str, arguments: Sequence[str], timeout: float | None = None) -
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=timeout,
     )
@@ -117,7 +129,9 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
-def alternate(rounds: int, runs: dict[str, Callable[[], Any]], say: Callable[[str], None] = print) -> dict[str, list[Any]]:
+def alternate(
+    rounds: int, runs: dict[str, Callable[[], Any]], say: Callable[[str], None] = print
+) -> dict[str, list[Any]]:
     """Every run once a round, the order turned round each time, so that drift of the machine hits all alike."""
     answers: dict[str, list[Any]] = {name: [] for name in runs}
     for i in range(rounds):

@@ -2,6 +2,7 @@
 
 A contender is named `NAME` or `NAME:key=value;key=value`; the assignments change its recipe, so one name covers
 ablations and honest tuning: `sfumato:batch=64`, `diffusers-fair:optimiser.rate=0.0008;widths=[32,64,128,128]`.
+Keys are those of the recipe, and the four of `RUNNING`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,39 @@ from torch import Tensor, nn
 from benchmarks import common, peers
 from sfumato.data import Source
 from sfumato.data import open as open_source
+from sfumato.tasks.generate import Request
 
 # About 5 M parameters each, all with 32x32 inputs of one channel.
 DIFFUSERS_WIDTHS = (32, 64, 96, 128)  # 5.20 M
 DDP_SHAPE = (24, (1, 2, 4, 8))  # its default multipliers: 5.28 M
+
+# How our recipes are run and sampled; precision "" means: what the one-second probe chooses.
+_ASKED = Request()
+RUNNING = {"precision": "", "solver": _ASKED.solver, "grid": _ASKED.grid, "steps": str(_ASKED.steps)}
+
+# Our recipe with one thing changed at a time.
+ABLATION = tuple(
+    f"sfumato:{change}"
+    for change in (
+        "process=VPLinear;parameterisation=Eps;objective.space=Eps",
+        "process=VPCosine;parameterisation=V;objective.space=V",
+        "process=EDM;parameterisation=EDMTarget;objective.space=EDMTarget",
+        "parameterisation=X0",
+        "times=UniformTimes",
+        "batch=16",
+        "batch=64",
+        "optimiser.rate=0.0005",
+        "optimiser.rate=0.003",
+        "optimiser.decay=0",
+        "net.widths=[48,96,144]",
+        "net.widths=[96,192,288]",
+        "net=TransformerConfig",
+        "ema.width=0.05",
+        "ema.width=0.2",
+        "precision=float32",
+        "solver=ddim;grid=uniform;steps=50",
+    )
+)
 
 
 class Contender(Protocol):
@@ -81,8 +111,8 @@ class DiffusersRecipe(_Peer):
     """UNet2DModel with the defaults of diffusers' examples/unconditional_image_generation/train_unconditional.py.
 
     DDPM with linear betas and 1,000 steps, noise prediction, batch 16, AdamW (0.95, 0.999), decay 1e-6, rate 1e-4 after
-    500 steps of warm-up, cosine over 100 epochs, clipping at 1, EMA with warm-up to 0.9999, fp32. Sampled by DPM-Solver++
-    with 25 steps (the example's own DDPM sampler would take 1,000).
+    500 steps of warm-up, cosine over 100 epochs, clipping at 1, EMA with warm-up to 0.9999, fp32. Sampled by
+    DPM-Solver++ with 25 steps (the example's own DDPM sampler would take 1,000).
     """
 
     batch = 16
@@ -139,8 +169,8 @@ class DiffusersRecipe(_Peer):
 class DDPDefaults(_Peer):
     """denoising-diffusion-pytorch with the defaults of its GaussianDiffusion and Trainer, DDIM with 50 steps.
 
-    v-prediction, sigmoid schedule, 1,000 steps; batch, rate, Adam betas, accumulation, clipping and EMA are read off the
-    signature of its Trainer. Its default of flipping pictures is left off: shoes point left in this set.
+    v-prediction, sigmoid schedule, 1,000 steps; batch, rate, Adam betas, accumulation, clipping and EMA are read off
+    the signature of its Trainer. Its default of flipping pictures is left off: shoes point left in this set.
     """
 
     sampler = "DDIM, 50 steps"
@@ -150,7 +180,14 @@ class DDPDefaults(_Peer):
         given = inspect.signature(self.library.Trainer).parameters
         self.defaults = {k: p.default for k, p in given.items()}
         self.batch = self.defaults["train_batch_size"]
-        names = ("train_batch_size", "gradient_accumulate_every", "train_lr", "adam_betas", "ema_decay", "ema_update_every")
+        names = (
+            "train_batch_size",
+            "gradient_accumulate_every",
+            "train_lr",
+            "adam_betas",
+            "ema_decay",
+            "ema_update_every",
+        )
         self.settings = {"dim": DDP_SHAPE[0], "mults": DDP_SHAPE[1], **{k: self.defaults[k] for k in names}}
 
     def prepare(self, seed: int, budget: float) -> None:
@@ -162,9 +199,7 @@ class DDPDefaults(_Peer):
         self.optimiser = torch.optim.Adam(
             self.diffusion.parameters(), lr=self.defaults["train_lr"], betas=self.defaults["adam_betas"]
         )
-        self.ema = EMA(
-            self.diffusion, beta=self.defaults["ema_decay"], update_every=self.defaults["ema_update_every"]
-        )
+        self.ema = EMA(self.diffusion, beta=self.defaults["ema_decay"], update_every=self.defaults["ema_update_every"])
         self.diffusion.train()
 
     def step(self) -> float:
@@ -200,7 +235,7 @@ class _AsNet(nn.Module):
 class Sfumato:
     """Our default recipe; `diffusers-fair` is the same with diffusers' network in its place.
 
-    Our one-second probe of precision and layout is paid out of the budget; the peer gets bf16 and channels_last as a gift.
+    Our one-second probe of precision and layout is paid out of the budget; the peer gets its setting free.
     """
 
     images = 0
@@ -209,10 +244,14 @@ class Sfumato:
         from sfumato.settings import override
         from sfumato.train import Recipe
 
+        pairs = dict(c.split("=", 1) for c in changes if "=" in c)
+        self.running = {**RUNNING, **{k: v for k, v in pairs.items() if k in RUNNING}}
+        if self.running["precision"] not in ("", "float32", "bf16"):
+            raise ValueError(f"precision is float32 or bf16, not {self.running['precision']!r}")
         self.widths = widths
-        self.recipe = override(Recipe(), changes)
+        self.recipe = override(Recipe(), [c for c in changes if c.split("=")[0] not in RUNNING])
         self.settings: dict[str, Any] = {"changes": changes, **({"widths": list(widths)} if widths else {})}
-        self.sampler = "dpmpp2m, karras, 18 steps"
+        self.sampler = "{solver}, {grid}, {steps} steps".format(**self.running)
 
     def prepare(self, seed: int, budget: float) -> None:
         from sfumato.settings import to_dict
@@ -237,8 +276,9 @@ class Sfumato:
         from sfumato.train import Budget, Setting, Trainer, probe
 
         began = time.process_time()
-        if self.widths:
-            setting = Setting(torch.bfloat16, channels_last=True)
+        given = self.running["precision"] or ("bf16" if self.widths else "")
+        if given:
+            setting = Setting(torch.bfloat16 if given == "bf16" else None, channels_last=True)
         else:
             x = self.source.batch(self.source.train_index[: self.recipe.batch]).x0
             setting, _ = probe(self.denoiser, x, Cond())
@@ -278,8 +318,8 @@ class Sfumato:
         load_weights(self.denoiser, averages)
         self.denoiser.eval()
         process = self.recipe.process
-        grid = GRIDS["karras"](18, process)
-        x = sample(self.denoiser, (n, 1, 32, 32), Noise.of(seed, n), pick_solver("dpmpp2m"), grid)
+        grid = GRIDS[self.running["grid"]](int(self.running["steps"]), process)
+        x = sample(self.denoiser, (n, 1, 32, 32), Noise.of(seed, n), pick_solver(self.running["solver"]), grid)
         load_weights(self.denoiser, kept)
         return x.clamp(-1, 1)
 
@@ -298,7 +338,9 @@ def make(spec: str) -> Contender:
         widths = tuple(json.loads(shape[-1].partition("=")[2])) if shape else DIFFUSERS_WIDTHS
         return Sfumato([c for c in changes if c not in shape], widths)
     if changes or name not in NAMES:
-        raise ValueError(f"unknown contender {spec!r}: one of {', '.join(NAMES)}; only ours and diffusers-fair take changes")
+        raise ValueError(
+            f"unknown contender {spec!r}: one of {', '.join(NAMES)}; only ours and diffusers-fair take changes"
+        )
     return DiffusersRecipe() if name == "diffusers-recipe" else DDPDefaults()
 
 

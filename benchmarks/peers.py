@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Image folders, metrics, logging and augmentation: imported by the peers at module level, never used in what is measured.
-# torchvision's wheels need their own torch build and do not import beside the CPU one.
+# Image folders, metrics, logging and augmentation: imported by the peers at module level, never used in what is
+# measured here. torchvision's wheels need their own torch build and do not import beside the CPU one.
 STAND_INS = ("torchvision", "pytorch_fid", "clip", "cleanfid", "wandb", "skimage", "kornia", "dctorch", "jsonmerge")
 
 
@@ -127,7 +127,7 @@ def parameters(net: nn.Module) -> int:
 
 
 def training_flops(net: nn.Module, channels: int, size: int = 32) -> float:
-    """Counted floating-point operations per picture, forward + backward (2 per multiply-add; convolutions and products).
+    """Counted floating-point operations per picture, forward + backward (2 per multiply-add).
 
     On the meta device no arithmetic is done, so going through many candidate shapes is cheap.
     """

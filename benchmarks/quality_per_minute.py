@@ -88,7 +88,11 @@ def run_one(order: dict[str, Any]) -> dict[str, Any]:
     contender = contenders.make(order["contender"])
     contender.prepare(order["seed"], order["budget"])
     done = {k: order[k] for k in ("contender", "budget", "seed", "n", "threads")}
-    done |= {"parameters": peers.parameters(contender.net), "sampler": contender.sampler, "settings": contender.settings}
+    done |= {
+        "parameters": peers.parameters(contender.net),
+        "sampler": contender.sampler,
+        "settings": contender.settings,
+    }
     done |= contenders.train(contender, order["budget"])
 
     cpu, wall = time.process_time(), time.perf_counter()
@@ -112,6 +116,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[480.0], help="CPU-seconds of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--contenders", nargs="+", default=list(contenders.NAMES), metavar="NAME[:key=value;...]")
+    parser.add_argument("--ablation", action="store_true", help="add our recipe with one thing changed at a time")
     parser.add_argument("--n", type=int, default=1000, help="samples per run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder of the results file")
@@ -120,6 +125,8 @@ def main() -> None:
     if args.worker:
         print(json.dumps(run_one(json.loads(args.worker))))
         return
+    if args.ablation:
+        args.contenders += [spec for spec in contenders.ABLATION if spec not in args.contenders]
     for spec in args.contenders:
         contenders.make(spec)  # a mistake in a name should cost nobody an hour
 
@@ -137,8 +144,12 @@ def main() -> None:
     ]
     plan = [order for order in plan if key(order) not in have]
     for i, order in enumerate(plan):
-        order["grid"] = str((args.results / "grids" / f"{slug(order)}.png").resolve()) if order["seed"] == args.seeds[0] else ""
-        common.log(f"{i + 1}/{len(plan)} {order['contender']} for {order['budget']:g} CPU-seconds, seed {order['seed']}")
+        order["grid"] = (
+            str((args.results / "grids" / f"{slug(order)}.png").resolve()) if order["seed"] == args.seeds[0] else ""
+        )
+        common.log(
+            f"{i + 1}/{len(plan)} {order['contender']} for {order['budget']:g} CPU-seconds, seed {order['seed']}"
+        )
         done = common.child("benchmarks.quality_per_minute", ["--worker", json.dumps(order)])
         done["when"], done["versions"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), common.versions()
         data["runs"].append(done)

@@ -1,8 +1,8 @@
 """Training pictures per second (forward + backward + optimiser) of networks with equal operations per picture, 32x32.
 
-The cost is set by what denoising-diffusion-pytorch documents (its default multipliers at dim 32: 3.0 GF a picture); every
-other network is the shape of its family whose counted cost is nearest, at most 3 % away. Every measurement is a fresh
-process; contenders alternate, the order turned round each time; ratios are taken pair by pair.
+The cost is set by what denoising-diffusion-pytorch documents (its default multipliers at dim 32: 3.0 GF a picture);
+every other network is the shape of its family whose counted cost is nearest, at most 3 % away. Every measurement is
+a fresh process; contenders alternate, the order turned round each time; ratios are taken pair by pair.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def build(who: str, shape: dict[str, Any]) -> Any:
 
 
 def match(who: str, flops: float) -> dict[str, Any]:
-    """The shape of `who` nearest to `flops` a picture, with its cost and size; an error when none is within the tolerance."""
+    """The shape of `who` nearest to `flops` a picture, cost and size; an error when none is within the tolerance."""
     import torch
 
     from benchmarks import peers
@@ -87,7 +87,7 @@ def match(who: str, flops: float) -> dict[str, Any]:
 def measure(who: str, shape: dict[str, Any], tuned: bool, batch: int, seconds: float) -> dict[str, float]:
     """In this process: images/s, and the bf16 matrix peak measured right after.
 
-    `tuned`: bf16 autocast, channels_last, fused AdamW, and the allocator told to keep memory; else the library as it comes.
+    `tuned`: bf16 autocast, channels_last, fused AdamW, allocator told to keep memory; else the library as it comes.
     """
     if tuned:
         common.keep_memory()
@@ -172,7 +172,13 @@ def main() -> None:
         runs: dict[str, Callable[[], Any]] = {}
         for who in args.contenders:
             for tuned in (True,) if who in OURS else (False, True):
-                order = {"who": who, "shape": table[who]["shape"], "tuned": tuned, "batch": batch, "seconds": args.seconds}
+                order = {
+                    "who": who,
+                    "shape": table[who]["shape"],
+                    "tuned": tuned,
+                    "batch": batch,
+                    "seconds": args.seconds,
+                }
                 runs[f"{who} | {'tuned' if tuned else 'default'}"] = lambda order=order: common.child(
                     "benchmarks.training_speed", ["--worker", json.dumps(order)]
                 )
