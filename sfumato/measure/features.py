@@ -1,7 +1,7 @@
 """A feature extractor of the source's own: a small network trained on its pictures, cached, and named in every result.
 
 With two or more classes it learns to tell them apart; without, to tell how a picture was turned; both also learn to
-tell spoilt pictures from real ones (see `pretext`). Its last hidden layer, 128 numbers per picture, is what metrics see.
+tell spoilt pictures from real ones (see `pretext`). Its last hidden layer is what metrics see.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Features:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", Path(name).name.lower()).strip("-") or "source"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:] or "source"
 
 
 def _fingerprint(source: Any) -> str:
@@ -165,7 +165,7 @@ def _train(net: _Net, pictures: Tensor, labels: Tensor | None, outputs: int) -> 
         pretext.spoil_first(x, target, outputs, share, generator)
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
-            loss = nn.functional.cross_entropy(net(x), target, label_smoothing=0.05)
+            loss = nn.functional.cross_entropy(net(x), target, label_smoothing=0.05, ignore_index=-1)
         loss.backward()
         optimiser.step()
         schedule.step()
@@ -177,13 +177,23 @@ def _task(x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     return pretext.turn(x) if labels is None else (x, labels.clone())
 
 
+def _labels(source: Any) -> Tensor | None:
+    """Classes to learn, -1 where unknown; None when there are not two classes to tell apart, or too few labels."""
+    if source.labels is None:
+        return None
+    known = source.labels[source.train_index]
+    known = known[known >= 0]
+    return source.labels if len(known.unique()) >= 2 and len(known) >= len(source.train_index) / 2 else None
+
+
 @torch.no_grad()
 def _accuracy(net: _Net, pictures: Tensor, labels: Tensor | None) -> float:
-    right = 0
+    right = asked = 0
     for rows in torch.arange(len(pictures)).split(500):
         x, target = _task(_floats(pictures[rows]), None if labels is None else labels[rows])
         right += int((net(x).argmax(1) == target).sum())
-    return right / len(pictures)
+        asked += int((target >= 0).sum())
+    return right / max(asked, 1)
 
 
 def _fit(source: Any) -> tuple[_Net, float]:
@@ -191,11 +201,11 @@ def _fit(source: Any) -> tuple[_Net, float]:
     train = _thin(source.train_index, max(64, MAX_PICTURES_BYTES // (channels * height * width)))
     held_out = _thin(source.validation_index, 2000)
     pictures, held = _bytes(source, train), _bytes(source, held_out)
-    labelled = len(source.classes) >= 2
-    outputs = len(source.classes) if labelled else pretext.TURNS
+    labels = _labels(source)
+    outputs = pretext.TURNS if labels is None else len(source.classes)
     net = _build(channels, height, width, outputs + len(pretext.KINDS))
-    _train(net, pictures, source.labels[train] if labelled else None, outputs)
-    accuracy = _accuracy(net, held, source.labels[held_out] if labelled else None)
+    _train(net, pictures, None if labels is None else labels[train], outputs)
+    accuracy = _accuracy(net, held, None if labels is None else labels[held_out])
     with torch.no_grad():
         sample = pictures[_thin(torch.arange(len(pictures)), 5000)]
         variance = torch.cat([net.features(_floats(part)) for part in sample.split(500)]).var(0).mean()
@@ -240,7 +250,7 @@ def features_for(source: Any) -> Features:
     if len(source.train_index) < 64:
         raise SfumatoError(f"{len(source.train_index)} training pictures are too few to train features: 64 are needed")
     spec, fingerprint = tuple(source.codec.spec), _fingerprint(source)
-    kind = "classifier" if len(source.classes) >= 2 else "turns"
+    kind = "turns" if _labels(source) is None else "classifier"
     size = str(spec[1]) if spec[1] == spec[2] else f"{spec[1]}x{spec[2]}"
     name = f"{kind}-{_slug(source.name)}-{size}-{VERSION}"
     path = cache_folder() / f"{name}-{fingerprint}.safetensors"

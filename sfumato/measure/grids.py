@@ -1,0 +1,36 @@
+"""Many pictures on one sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+
+from sfumato.core import SfumatoError
+
+TILE = 64  # pixels: smaller pictures are enlarged by whole numbers, without smoothing, towards this side
+
+
+def grid_image(images: Sequence[Image.Image], columns: int | None = None, pad: int = 2) -> Image.Image:
+    """Pictures of one size in rows of `columns` (None: as square as possible), `pad` pixels apart.
+
+    Pictures smaller than 64 pixels are enlarged by a whole factor, each pixel staying a square. Grey if all are grey,
+    else RGB. Raises SfumatoError for no pictures and for pictures of different sizes.
+    """
+    if not images:
+        raise SfumatoError("there are no pictures to put on a sheet")
+    width, height = images[0].size
+    if any(image.size != (width, height) for image in images):
+        raise SfumatoError("pictures on one sheet must all have the same size")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    scale = max(1, TILE // max(width, height))
+    width, height = width * scale, height * scale
+    mode = "L" if all(image.mode == "L" for image in images) else "RGB"
+    back = 128 if mode == "L" else (128, 128, 128)
+    sheet = Image.new(mode, (columns * (width + pad) + pad, rows * (height + pad) + pad), back)
+    for k, image in enumerate(images):
+        tile = image.convert(mode).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(tile, (pad + k % columns * (width + pad), pad + k // columns * (height + pad)))
+    return sheet
