@@ -31,11 +31,16 @@ class TransformerConfig:
         """Height and width must be divisible by this."""
         return self.patch
 
+    def check(self) -> None:
+        """Raise SfumatoError when no network has this shape."""
+        if self.head < 4 or self.head % 4 or self.width < 1 or self.width % self.head:
+            raise SfumatoError(
+                f"net.width {self.width} must be a multiple of net.head {self.head}, and that a multiple of 4 for 2-D positions"
+            )
+
 
 def rotary(height: int, width: int, head: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin [height * width, head / 2] of 2-D rotary positions: half of the pairs turn with y, half with x."""
-    if head % 4:
-        raise SfumatoError(f"the head width must be a multiple of 4 for 2-D positions, not {head}")
     frequencies = 100.0 ** -(torch.arange(head // 4, device=device) / (head // 4))
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     angle = torch.cat([y.reshape(-1, 1) * frequencies, x.reshape(-1, 1) * frequencies], 1)
@@ -82,6 +87,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        config.check()
         self.config = c = config
         self.level = LevelEmbedding(c.width)
         self.conditioner = Conditioner(c.slots, c.width)

@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfumato.core import Cond
+from sfumato.core import Cond, SfumatoError
 from sfumato.denoiser.conditions import Conditioner, SlotSpec
 from sfumato.denoiser.layers import LevelEmbedding, attend, group_norm, zeroed
+
+
+GROUPS = 8  # of every normalisation
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,24 @@ class UNetConfig:
         """Height and width must be divisible by this."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
+    def check(self) -> None:
+        """Raise SfumatoError when no network has this shape."""
+        if not len(self.widths) == len(self.blocks) > 0:
+            raise SfumatoError(f"net.blocks needs one number per level: {len(self.widths)} widths, {len(self.blocks)} blocks")
+        if any(width % GROUPS or width < 1 for width in self.widths):
+            raise SfumatoError(f"net.widths must be multiples of {GROUPS}, not {list(self.widths)}")
+        for level in self.attention:
+            if not 0 <= level < len(self.widths):
+                raise SfumatoError(f"net.attention names level {level}; there are levels 0 to {len(self.widths) - 1}")
+            if self.head < 1 or self.widths[level] % max(1, self.widths[level] // self.head):
+                raise SfumatoError(f"net.widths {self.widths[level]} does not divide into heads of {self.head}: set net.head")
+
 
 class Block(nn.Module):
     """x + gate * conv(silu(conv(silu(norm(x) (1 + scale) + shift)))), modulated by the embedding (adaLN-zero)."""
 
-    def __init__(self, inside: int, out: int, embedding: int, groups: int = 8) -> None:
+    def __init__(self, inside: int, out: int, embedding: int) -> None:
         super().__init__()
-        self.groups = groups
         self.modulation = zeroed(nn.Linear(embedding, 2 * inside + out))
         self.first = nn.Conv2d(inside, out, 3, padding=1)
         self.second = nn.Conv2d(out, out, 3, padding=1)
@@ -48,7 +62,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift, gate = self.modulation(emb)[:, :, None, None].split(self.sizes, 1)
-        h = torch.addcmul(shift, group_norm(x, self.groups), 1 + scale)
+        h = torch.addcmul(shift, group_norm(x, GROUPS), 1 + scale)
         h = self.second(F.silu(self.first(F.silu(h))))
         return torch.addcmul(self.skip(x), h, gate)
 
@@ -58,7 +72,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, embedding: int, head: int, tokens: bool) -> None:
         super().__init__()
-        self.heads, self.groups = max(1, width // head), 8
+        self.heads = max(1, width // head)
         self.modulation = zeroed(nn.Linear(embedding, 3 * width))
         self.qkv = nn.Linear(width, 3 * width)
         self.token_kv = nn.Linear(embedding, 2 * width) if tokens else None
@@ -70,7 +84,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         batch, width, height, _ = x.shape
         scale, shift, gate = self.modulation(emb)[:, :, None, None].chunk(3, 1)
-        h = torch.addcmul(shift, group_norm(x, self.groups), 1 + scale).flatten(2).transpose(1, 2)
+        h = torch.addcmul(shift, group_norm(x, GROUPS), 1 + scale).flatten(2).transpose(1, 2)
         q, k, v = (self._split(part) for part in self.qkv(h).chunk(3, -1))
         if self.token_kv is not None:
             token_k, token_v = (self._split(part) for part in self.token_kv(tokens).chunk(2, -1))
@@ -87,6 +101,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
+        config.check()
         self.config = config
         c, emb = config, config.embedding
         self.level = LevelEmbedding(emb)
@@ -134,5 +149,5 @@ class UNet(nn.Module):
             if i:
                 h = F.interpolate(self.grow[i - 1](h), scale_factor=2, mode="nearest")
         scale, shift = self.head_modulation(emb)[:, :, None, None].chunk(2, 1)
-        h = F.silu(torch.addcmul(shift, group_norm(h, 8), 1 + scale))
+        h = F.silu(torch.addcmul(shift, group_norm(h, GROUPS), 1 + scale))
         return F.pixel_shuffle(self.head(h), self.config.patch)

@@ -1,0 +1,296 @@
+"""U-Net and transformer: shapes, conditions, independence of samples, gradients, and the crash of torch 2.13."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.core import Cond, SfumatoError, Slot
+from sfumato.denoiser import SlotSpec, Transformer, TransformerConfig, UNet, UNetConfig
+from sfumato.denoiser.layers import attend
+from sfumato.denoiser.transformer import rotary, rotate
+
+torch.set_num_threads(1)
+SLOTS = (
+    SlotSpec("class", "vector", 5, ids=True),
+    SlotSpec("style", "vector", 3),
+    SlotSpec("text", "tokens", 11, ids=True),
+    SlotSpec("boxes", "tokens", 4),
+    SlotSpec("sketch", "map", 2),
+    SlotSpec("past", "frames", 1, frames=2),
+)
+CONFIGS = {
+    "unet": UNetConfig(widths=(8, 16), blocks=(1, 2), attention=(1,), embedding=32, head=8, slots=SLOTS),
+    "transformer": TransformerConfig(width=32, depth=2, head=8, bottleneck=8, slots=SLOTS),
+}
+each_network = pytest.mark.parametrize("kind", CONFIGS)
+
+
+def make(config: UNetConfig | TransformerConfig, seed: int = 0) -> nn.Module:
+    """A network with weights everywhere, as after training (untrained ones answer zero and would prove nothing)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = UNet(config) if isinstance(config, UNetConfig) else Transformer(config)
+        for p in net.parameters():
+            if p.abs().max() == 0:
+                nn.init.normal_(p, std=0.1)
+    return net
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def everything(n: int = 4, side: int = 8) -> Cond:
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)[:n]
+    return Cond(
+        {
+            "class": Slot(torch.tensor([0, 4, 2, 1])[:n], "vector"),
+            "style": Slot(draw(n, 3, seed=1), "vector"),
+            "text": Slot(torch.arange(16).reshape(4, 4)[:n] % 11, "tokens", mask),
+            "boxes": Slot(draw(n, 2, 4, seed=2), "tokens"),
+            "sketch": Slot(draw(n, 2, side, side, seed=3), "map"),
+            "past": Slot(draw(n, 2, 1, side, side, seed=4), "frames"),
+        }
+    )
+
+
+def inputs(n: int = 4, side: int = 8) -> tuple[Tensor, Tensor]:
+    return draw(n, 1, side, side, seed=5), torch.linspace(-2, 2, n)
+
+
+@each_network
+def test_an_untrained_network_answers_zero(kind) -> None:
+    config = CONFIGS[kind]
+    net = UNet(config) if kind == "unet" else Transformer(config)
+    assert net(*inputs(), everything()).eq(0).all()
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 8), (8, 24)])
+@each_network
+def test_shapes_over_patches_sides_and_channels(kind, patch, height, width) -> None:
+    for channels, out in ((1, 0), (3, 0), (2, 5)):
+        config = dataclasses.replace(CONFIGS[kind], slots=(), patch=patch, channels=channels, channels_out=out)
+        assert height % config.multiple == width % config.multiple == 0
+        y = make(config)(draw(2, channels, height, width), torch.zeros(2), Cond())
+        assert y.shape == (2, out or channels, height, width) and y.isfinite().all()
+
+
+def test_levels_of_a_unet_halve_the_picture() -> None:
+    config = UNetConfig(patch=2, widths=(8, 8, 8), blocks=(1, 1, 1), attention=(0, 2), embedding=16, head=8)
+    assert config.multiple == 8
+    assert make(config)(draw(1, 1, 16, 8), torch.zeros(1), Cond()).shape == (1, 1, 16, 8)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (UNetConfig(widths=(64, 128)), "blocks"),
+        (UNetConfig(widths=(64, 100), blocks=(1, 1)), "multiples of 8"),
+        (UNetConfig(widths=(), blocks=()), "blocks"),
+        (UNetConfig(widths=(112, 64), blocks=(1, 1), attention=(0,), head=32), "112 .* heads of 32"),
+        (UNetConfig(widths=(64, 64), blocks=(1, 1), attention=(2,)), "level 2"),
+        (TransformerConfig(width=100), "head"),
+        (TransformerConfig(width=60, head=6), "multiple of 4"),
+    ],
+)
+def test_a_shape_that_cannot_be_built_is_said_in_one_line(config, said) -> None:
+    with pytest.raises(SfumatoError, match=said):
+        UNet(config) if isinstance(config, UNetConfig) else Transformer(config)
+
+
+@pytest.mark.parametrize("name", [s.name for s in SLOTS])
+@each_network
+def test_a_null_slot_is_a_missing_slot_and_a_present_one_is_read(kind, name) -> None:
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(), everything()
+    full = net(x, level, cond)
+    missing = net(x, level, Cond({k: v for k, v in cond.items() if k != name}))
+    assert torch.allclose(net(x, level, cond.null(name)), missing, atol=1e-5)
+    told = torch.ones(4, dtype=torch.bool) if name != "text" else cond["text"].mask.any(1)
+    change = (full - missing).flatten(1).abs().amax(1)
+    assert (change[told] > 1e-4).all() and (change[~told] < 1e-5).all()
+
+
+@each_network
+def test_slots_can_be_absent_for_some_samples(kind) -> None:
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(), everything()
+    where = torch.tensor([True, False, False, True])
+    mixed = net(x, level, cond.null(where=where))
+    assert torch.allclose(mixed[where], net(x, level, cond.null())[where], atol=1e-5)
+    assert torch.allclose(mixed[~where], net(x, level, cond)[~where], atol=1e-5)
+
+
+@each_network
+def test_what_is_masked_has_no_influence(kind) -> None:
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(), everything()
+    before = net(x, level, cond)
+    text = cond["text"]
+    changed = torch.where(text.mask, text.value, (text.value + 3) % 11)
+    assert not torch.equal(changed, text.value)
+    assert torch.equal(net(x, level, cond | {"text": Slot(changed, "tokens", text.mask)}), before)
+    longer = Slot(F.pad(text.value, (0, 3), value=7), "tokens", F.pad(text.mask, (0, 3)))
+    assert torch.allclose(net(x, level, cond | {"text": longer}), before, atol=1e-5)
+    for name in ("class", "style", "sketch", "past"):
+        slot = cond[name]
+        mask = torch.tensor([True, False, True, False])
+        other = Slot(slot.value.clone(), slot.role, mask)
+        other.value[~mask] += 1 if slot.value.dtype == torch.int64 else 2.5
+        other.value[1::2] %= 5
+        masked = net(x, level, cond | {name: Slot(slot.value, slot.role, mask)})
+        assert torch.equal(net(x, level, cond | {name: other}), masked), name
+
+
+@each_network
+def test_tokens_are_read_in_full_and_out_of_order_alike(kind) -> None:
+    """Condition tokens carry no position, so their order is free; which ones there are is not."""
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(), everything()
+    text = cond["text"]
+    turned = cond | {"text": Slot(text.value.flip(1), "tokens", text.mask.flip(1))}
+    assert torch.allclose(net(x, level, turned), net(x, level, cond), atol=1e-5)
+
+
+@each_network
+def test_a_map_is_read_where_it_lies(kind) -> None:
+    """Its influence is largest near the changed place, so rows and columns are not exchanged on the way."""
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(side=16), everything(side=16)
+    sketch = cond["sketch"].value.clone()
+    sketch[:, :, 1, 14] += 3
+    change = (net(x, level, cond | {"sketch": Slot(sketch, "map")}) - net(x, level, cond)).abs().sum((0, 1))
+    assert change[:4, 12:].mean() > 2 * change[12:, :4].mean()
+
+
+@each_network
+def test_a_sample_alone_is_the_sample_in_a_batch(kind) -> None:
+    net, (x, level), cond = make(CONFIGS[kind]), inputs(), everything()
+    batch = net(x, level, cond)
+    for k in range(4):
+        rows = slice(k, k + 1)
+        assert torch.allclose(net(x[rows], level[rows], cond.take(rows)), batch[rows], atol=1e-5)
+
+
+@each_network
+def test_unknown_conditions_are_refused_by_name(kind) -> None:
+    net = make(dataclasses.replace(CONFIGS[kind], slots=SLOTS[:2]))
+    with pytest.raises(SfumatoError, match="no condition .'tone'.*'class', 'style'"):
+        net(*inputs(), Cond({"tone": Slot(torch.zeros(4), "vector")}))
+
+
+@each_network
+def test_gradients_reach_every_parameter(kind) -> None:
+    config = CONFIGS[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = UNet(config) if kind == "unet" else Transformer(config)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    x, level = inputs()
+    reached: set[str] = set()
+    for step in range(6):
+        cond = everything().null(where=torch.arange(4) == step % 4)
+        (net(x, level, cond) - draw(4, 1, 8, 8, seed=9)).square().mean().backward()
+        reached |= {n for n, p in net.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    assert set(dict(net.named_parameters())) - reached == set()
+
+
+FROZEN = """
+import torch
+from test_denoiser_networks import CONFIGS, draw, everything, make, inputs
+torch.set_num_threads(1)
+for kind in CONFIGS:
+    for trained in ("head", "head_modulation", "modulation", "all but stem", "conditioner", ""):
+        net = make(CONFIGS[kind])
+        for name, p in net.named_parameters():
+            if p.ndim == 4:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
+            inside = not name.startswith(("stem", "embed")) if trained == "all but stem" else trained in name
+            p.requires_grad_(inside)
+        for precision in (None, torch.bfloat16):
+            x, level = inputs(4, 16)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+                net(x, level, everything(side=16)).float().square().mean().backward()
+            grads = [p.grad for p in net.parameters() if p.requires_grad]
+            assert grads and all(g is None or g.isfinite().all() for g in grads)
+            assert any(g is not None and g.abs().max() > 0 for g in grads)
+print("alive")
+"""
+
+
+def test_backward_survives_frozen_parts_in_channels_last() -> None:
+    """torch 2.13 on CPU dies in GroupNorm's backward when its channels_last input needs no grad and its weights do."""
+    tests = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip() == "alive", (done.returncode, done.stderr[-2000:])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_written_out_attention_is_the_fused_one(masked) -> None:
+    q, k, v = draw(2, 3, 17, 8), draw(2, 3, 30, 8, seed=1), draw(2, 3, 30, 8, seed=2)
+    mask = torch.rand(2, 30, generator=torch.Generator().manual_seed(3)) < 0.5 if masked else None
+    weights = q.double() @ k.double().transpose(-1, -2) / 8**0.5
+    if mask is not None:
+        weights = weights.masked_fill(~mask[:, None, None], -torch.inf)
+    truth = weights.softmax(-1) @ v.double()
+    assert torch.allclose(attend(q, k, v, mask).double(), truth, atol=1e-5)
+    half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask)
+    assert half.dtype == torch.bfloat16 and (half.double() - truth).abs().max() < 0.03
+
+
+def test_half_precision_attention_takes_both_ways_to_the_same_answer(monkeypatch) -> None:
+    q, k, v = (draw(1, 2, 300, 16, seed=s).bfloat16() for s in range(3))
+    calls: list[int] = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **kw: calls.append(1) or fused(*a, **kw))
+    for keys in (256, 257):
+        found = attend(q, k[:, :, :keys], v[:, :, :keys])
+        truth = fused(q.double(), k[:, :, :keys].double(), v[:, :, :keys].double())
+        assert (found.double() - truth).abs().max() < 0.02
+    assert len(calls) == 1
+
+
+def test_rotary_positions_are_relative() -> None:
+    cos, sin = rotary(6, 7, 16, torch.device("cpu"))
+    q, k = draw(1, 1, 1, 16), draw(1, 1, 1, 16, seed=1)
+    q = rotate(q.expand(-1, -1, 42, -1), cos, sin)[0, 0].reshape(6, 7, 16)
+    k = rotate(k.expand(-1, -1, 42, -1), cos, sin)[0, 0].reshape(6, 7, 16)
+    assert torch.allclose(q.norm(dim=-1), q[0, 0].norm().expand(6, 7), atol=1e-5)
+    seen = {}
+    for y in range(4):
+        for x in range(5):
+            for dy, dx in ((0, 0), (1, 0), (0, 1), (2, 2), (1, 2)):
+                product = (q[y, x] * k[y + dy, x + dx]).sum()
+                assert torch.allclose(product, seen.setdefault((dy, dx), product), atol=1e-5)
+    assert (seen[1, 0] - seen[0, 1]).abs() > 1e-3 and (seen[0, 0] - seen[2, 2]).abs() > 1e-3
+
+
+def test_rotary_leaves_condition_tokens_alone_and_positions_are_told_apart() -> None:
+    cos, sin = rotary(2, 2, 8, torch.device("cpu"))
+    x = draw(1, 1, 7, 8)
+    turned = rotate(x, cos, sin)
+    assert torch.equal(turned[:, :, 4:], x[:, :, 4:]) and torch.equal(turned[:, :, 0], x[:, :, 0])
+    angles = torch.cat([cos, sin], 1)
+    assert len(angles.unique(dim=0)) == 4
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    from training import small_source, tiny_recipe
+
+    recipe = tiny_recipe(small_source())
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, two = recipe.build(), recipe.build()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    other = dataclasses.replace(recipe, seed=1).build()
+    assert not torch.equal(other.net.stem.weight, one.net.stem.weight)
