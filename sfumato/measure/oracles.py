@@ -148,7 +148,7 @@ class Sequences:
             fallen = (x_t == self.process.mask).unsqueeze(1).double()
         else:
             fallen = torch.full((1, 1, 1), 1 / self.process.classes, dtype=torch.float64)
-        # an entry that no sequence explains costs 1e4, so that an impossible x_t still has a belief: the least impossible
+        # an entry that no sequence explains costs 1e4: even an impossible x_t has a belief, the least impossible one
         log_joint = (keep * same + (1 - keep) * fallen).log().clamp_min(-1e4).sum(2) + self.weights.double().log()
         share = log_joint.softmax(1)
         one_hot = torch.nn.functional.one_hot(self.sequences, self.process.classes).double()

@@ -23,6 +23,7 @@ _STAGES = (
 _NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 _FLOOR = 1e-3  # sigma / alpha below which a move to sigma = 0 is `straight`: its error there is O(floor^2)
+_REACH = 0.75  # share of u that one step may cover: y bends near u = its spread, which a longer step would not see
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class AdaptiveODE:
     Raises SfumatoError when `most` trial steps do not suffice or values stop being finite.
     """
 
-    rtol: float = 1e-3
-    atol: float = 1e-3
+    rtol: float = 1e-4
+    atol: float = 1e-4
     most: int = 1000
     needs = "linear"
     order = 5
@@ -59,7 +60,7 @@ class AdaptiveODE:
         if start <= _FLOOR:
             return straight(process, x, denoise(x, t).x0, t, s), state
         full = dict(size=(len(x),), dtype=torch.float64, device=x.device)
-        length = torch.full(fill_value=0.05 * start, **full) if state is None else state
+        length = torch.full(fill_value=_REACH * start, **full) if state is None else state
         y, length = self._integrate(denoise, x / alpha_t, torch.full(fill_value=start, **full), end, length)
         x = y * process.alpha_sigma(stop)[0]
         return (x if stop == s else straight(process, x, denoise(x, stop).x0, stop, s)), length
@@ -67,7 +68,8 @@ class AdaptiveODE:
     def _integrate(self, denoise: Denoise, y: Tensor, u: Tensor, end: float, length: Tensor) -> tuple[Tensor, Tensor]:
         first = _slope(denoise, y, u)
         for _ in range(self.most):
-            step = torch.minimum(length, u - end)  # 0 for samples that are done: they stand still while others go on
+            # 0 for samples that are done: they stand still while others go on
+            step = torch.minimum(torch.minimum(length, _REACH * u), u - end)
             slopes = [first]
             for row, node in zip(_STAGES, _NODES, strict=True):
                 there = y - expand(step, y).to(y.dtype) * sum(c * k for c, k in zip(row, slopes, strict=True) if c)
@@ -76,16 +78,15 @@ class AdaptiveODE:
             bound = self.atol + self.rtol * torch.maximum(y.abs(), there.abs())
             error = (wrong / bound).flatten(1).square().mean(1).sqrt().double()
             if not torch.isfinite(error).all():
-                raise SfumatoError(
-                    "the adaptive solver met a value that is not finite: check the denoiser (sfumato doctor)"
-                )
+                raise SfumatoError("the adaptive solver met a value that is not finite: try sfumato doctor")
             keep = error <= 1
             y = torch.where(expand(keep, y), there, y)
             first = torch.where(expand(keep, y), slopes[-1], first)
             reached = keep & (step >= u - end)
             u = torch.where(reached, torch.full_like(u, end), torch.where(keep, u - step, u))
             wish = step * (0.9 * error.clamp_min(1e-10) ** -0.2).clamp(0.2, 5.0)
-            wish = torch.where(reached, torch.maximum(length, wish), wish)  # a step cut short by the end says little
+            cut = keep & (step < length)  # a good step that was cut short says little
+            wish = torch.where(cut, torch.maximum(length, wish), wish)
             length = torch.where(step > 0, wish, length)
             if bool((u <= end).all()):
                 return y, length
@@ -96,6 +97,6 @@ def _slope(denoise: Denoise, y: Tensor, u: Tensor) -> Tensor:
     """eps at x = alpha y for each sample's own u = sigma / alpha [B]."""
     process = denoise.process
     t = process.t_of_log_snr(-2 * u.log()).to(y.dtype)
-    alpha = expand(process.alpha_sigma(t)[0], y)
-    x0 = denoise(alpha * y, t).x0
-    return (y - x0) / expand(u, y).to(y.dtype)
+    alpha, sigma = (expand(scale, y) for scale in process.alpha_sigma(t))
+    x = alpha * y
+    return (x - alpha * denoise(x, t).x0) / sigma  # by the rounded t's own sigma, so that x, t and eps agree
