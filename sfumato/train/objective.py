@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.core import Posterior
-from sfumato.denoiser import EDMTarget, Eps, Flow, V, X0
-from sfumato.forward import CategoricalPosterior, GaussianPosterior
+from sfumato.denoiser import X0, EDMTarget, Eps, Flow, V
+from sfumato.forward import Absorbing, CategoricalPosterior, GaussianPosterior, Uniform
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,16 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Mean -log p(x0 | x_t) over the entries that show something else than their class (Sahoo et al. 2024)."""
+    """Mean -log p(x0 | x_t) over the entries that hide their class: the masked ones (Sahoo et al. 2024), or all of them
+    where a fallen entry cannot be told from a true one (uniform; Austin et al. 2021, eq. 5's auxiliary term)."""
+
+    process: Absorbing | Uniform
 
     def __call__(self, posterior: Posterior, x0: Tensor) -> Tensor:
         """Loss per sample [B]."""
         assert isinstance(posterior, CategoricalPosterior)
-        loss = F.cross_entropy(posterior.lin, x0, reduction="none")
-        fallen = (posterior.x_t != x0).to(loss.dtype)
-        return (loss * fallen).flatten(1).sum(1) / fallen.flatten(1).sum(1).clamp_min(1)
+        loss = F.cross_entropy(posterior.lin, x0, reduction="none").flatten(1)
+        if isinstance(self.process, Uniform):
+            return loss.mean(1)
+        hidden = (posterior.x_t == self.process.mask).flatten(1).to(loss.dtype)
+        return (loss * hidden).sum(1) / hidden.sum(1).clamp_min(1)
