@@ -171,7 +171,7 @@ def test_training_on_cross_entropy_finds_the_exact_posterior(process) -> None:
         torch.manual_seed(0)
         denoiser = CategoricalDenoiser(TwoTokens(process.states), process)
     optimiser = torch.optim.Adam(denoiser.parameters(), lr=3e-3)
-    generator, objective, steps, n = torch.Generator().manual_seed(0), CrossEntropy(process), 600, 1024
+    generator, objective, steps, n = torch.Generator().manual_seed(0), CrossEntropy(process), 400, 512
     for step in range(steps):
         flat = torch.multinomial(JOINT.flatten(), n, replacement=True, generator=generator)
         x0 = torch.stack([flat // 3, flat % 3], 1)

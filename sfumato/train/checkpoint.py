@@ -88,6 +88,15 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove what was saved after `step`, torn or of an abandoned future, and what crashes left behind."""
+    for path in folder.glob("[0-9]*"):
+        if path.name.isdigit() and int(path.name) > step:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def load(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint."""
     try:

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from sfumato.core import Batch, Cond, Noise, SfumatoError
+from sfumato.core import Batch, Noise, SfumatoError
 from sfumato.data import Order, Source
 from sfumato.denoiser import Denoiser
 from sfumato.train.ema import PowerEMA
@@ -65,6 +66,7 @@ class Trainer:
         self.ema = PowerEMA(self.weights, recipe.ema.widths)
         self.order = Order(len(source.train_index), recipe.batch, recipe.seed)
         self.step, self.seconds = 0, 0.0
+        self.loss_sum, self.loss_steps = 0.0, 0
 
     @property
     def share(self) -> float:
@@ -73,10 +75,8 @@ class Trainer:
         return min(1.0, done)
 
     def look(self, rows: Tensor) -> Batch:
-        """Rows of the source as this network sees them: with the conditions it was built for."""
-        batch = self.source.batch(rows)
-        names = {spec.name for spec in self.recipe.net.slots}
-        return Batch(batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names}), batch.index)
+        """Rows of the source as this network sees them."""
+        return self.recipe.look(self.source, rows)
 
     def batch(self, step: int) -> tuple[Batch, Noise]:
         """The batch of a step (from 0), augmented and with conditions dropped, and its noise."""
@@ -114,12 +114,14 @@ class Trainer:
                 loss = self.losses(batch.take(rows), u[rows], part).mean() / recipe.accumulate
                 loss.backward()
                 total += loss.item()
-            norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.optimiser.clip)
+            norm = get_total_norm([p.grad for p in self.weights.values() if p.grad is not None])
             if not (total == total and abs(total) != float("inf") and norm.isfinite()):
                 raise SfumatoError(
                     f"training stopped at step {self.step + 1}: {first_non_finite(self, batch, u, eps_noise)}; "
-                    "the last checkpoint is good: lower the rate (--set optimiser.rate=...) or use float32, then --resume"
+                    "the last checkpoint is good; if it happens again after --resume, train anew at a lower rate "
+                    "(--set optimiser.rate=...)"
                 )
+            clip_grads_with_norm_(self.weights.values(), recipe.optimiser.clip, norm)
             for group in self.optimiser.param_groups:
                 group["lr"] = recipe.optimiser.rate * recipe.optimiser.factor(self.step, self.share)
             self.optimiser.step()
@@ -127,8 +129,15 @@ class Trainer:
             self.step += 1
             if self.step % EMA_EVERY == 0 or self.step < EMA_EVERY:
                 self.ema.update(self.weights, self.step, EMA_EVERY if self.step >= EMA_EVERY else 1)
+            self.loss_sum, self.loss_steps = self.loss_sum + total, self.loss_steps + 1
             self.seconds += self.budget.clock() - began
             yield Progress(self.step, self.share, self.seconds, self.step * recipe.batch, total)
+
+    def mean_loss(self) -> float:
+        """Mean loss over the steps since it was last asked for."""
+        mean = self.loss_sum / max(1, self.loss_steps)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        return mean
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Everything a resumed run needs: tensors by file, and the position."""
@@ -137,7 +146,8 @@ class Trainer:
             for key, value in self.optimiser.state.get(p, {}).items():
                 moments[f"{name}/{key}"] = value
         files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments}
-        return files, {"step": self.step, "seconds": self.seconds}
+        position = {"step": self.step, "seconds": self.seconds, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps}
+        return files, position
 
     def load(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Go on where `state()` was taken; raises SfumatoError when the weights are another model's."""
@@ -152,6 +162,7 @@ class Trainer:
                     for k, v in moments.items()
                 }
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.loss_sum, self.loss_steps = float(state["loss_sum"]), int(state["loss_steps"])
 
 
 def load_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:

@@ -95,11 +95,13 @@ def probe(denoiser: Denoiser, x: Tensor, cond: Cond, budget: float = 1.0) -> tup
 
 
 def saved_bytes(denoiser: Denoiser, x: Tensor, cond: Cond) -> int:
-    """Bytes of activations that one forward pass of this batch keeps for the backward pass."""
+    """Bytes of activations that one forward pass of this batch keeps for the backward pass, weights not counted."""
     seen: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if tensor.untyped_storage().data_ptr() not in weights:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -51,7 +51,7 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
     Returns the plan and the recipe with its `accumulate` settled; SfumatoError when not even one picture at a time fits.
     """
     rows = source.train_index[: min(recipe.batch, len(source.train_index))]
-    batch = source.batch(rows.repeat(-(-recipe.batch // len(rows)))[: recipe.batch])
+    batch = recipe.look(source, rows.repeat(-(-recipe.batch // len(rows)))[: recipe.batch])
     parameters = sum(p.numel() for p in denoiser.parameters())
     state = parameters * 4 * (4 + len(recipe.ema.widths))  # weights, gradients, two moments, averages
     free = available_memory()

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from sfumato.core import SfumatoError
+from sfumato.core import Batch, Cond, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Source
 from sfumato.denoiser import (
     X0,
@@ -41,6 +42,19 @@ class Optimiser:
     warmup: int = 50
     decay: float = 0.5
     clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "rate": (self.rate > 0, "above 0"),
+            "beta1": (0 <= self.beta1 < 1, "in 0 ... 1"),
+            "beta2": (0 <= self.beta2 < 1, "in 0 ... 1"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "decay": (0 <= self.decay <= 1, "in 0 ... 1"),
+            "clip": (self.clip > 0, "above 0"),
+        }
+        for name, (fine, should) in checks.items():
+            if not fine:
+                raise SfumatoError(f"optimiser.{name} should lie {should}, not {getattr(self, name):g}")
 
     def factor(self, step: int, progress: float) -> float:
         """What the rate is multiplied by at this step (from 0) and share of the run done (0 ... 1)."""
@@ -103,6 +117,12 @@ class Recipe:
         if self.augment is not None:
             slots.append(SlotSpec("augment", "vector", Augment.nothing(1).value.shape[1]))
         return tuple(slots)
+
+    def look(self, source: Source, rows: Tensor) -> Batch:
+        """Rows int64 [B] of the source as the network sees them: with the conditions it was built for."""
+        batch = source.batch(rows)
+        names = {spec.name for spec in self.net.slots}
+        return Batch(batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names}), batch.index)
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from `seed` without touching the global generator."""

@@ -30,6 +30,7 @@ from sfumato.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_PAIRS = 256
+DESCRIBED = ("recipe", "data", "codec", "classes", "captioned", "budget", "versions")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ class Run:
         """run.json; SfumatoError when this is no run folder."""
         path = self.path / "run.json"
         try:
-            return json.loads(path.read_text())
+            described = json.loads(path.read_text())
+            missing = [key for key in DESCRIBED if key not in described]
         except FileNotFoundError as error:
             raise SfumatoError(
                 f"{self.path} is no run folder (no run.json in it): train one with 'sfumato train SOURCE --run {self.path}'"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise SfumatoError(f"{path} cannot be read ({error}): the run folder is damaged, train again") from error
+        if missing:
+            raise SfumatoError(f"{path} lacks {missing[0]!r}: the run folder is damaged, train again")
+        return described
 
     def recipe(self) -> Recipe:
         return from_dict(Recipe, self.describe()["recipe"])
@@ -174,10 +179,12 @@ class Report:
 
 
 def resume(run: Run, trainer: Trainer) -> None:
-    """Load the newest whole checkpoint into the trainer and forget log rows beyond it."""
+    """Load the newest whole checkpoint into the trainer; forget log rows and stored averages beyond it."""
     folder = run.newest()
     files = {name: checkpoint.load(folder, name) for name in ("weights", "ema", "optimiser")}
     trainer.load(files, checkpoint.load_state(folder))
+    for kind in (run.checkpoints, run.snapshots):
+        checkpoint.forget_after(kind, trainer.step)
     rows = [row for row in run.rows() if row["step"] <= trainer.step]
     write_text(run.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -187,12 +194,11 @@ def fit(run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float
 
     Close the generator to stop early: the run is saved and can be resumed.
     """
-    saved_at, saved_step, losses = trainer.seconds, trainer.step, []
+    saved_at, saved_step = trainer.seconds, trainer.step
     stored = trainer.recipe.ema.snapshots
     try:
         before = trainer.share
         for progress in trainer.steps():
-            losses.append(progress.loss)
             row = None
             if int(progress.share * reports) > int(before * reports) or progress.share >= 1:
                 validation, _ = validation_losses(trainer)
@@ -200,10 +206,9 @@ def fit(run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float
                     "step": progress.step,
                     "seconds": round(progress.seconds, 3),
                     "images": progress.images,
-                    "loss": sum(losses) / len(losses),
+                    "loss": trainer.mean_loss(),
                     "validation_loss": validation.mean().item(),
                 }
-                losses = []
                 with (run.path / "log.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
             if int(progress.share * stored) > int(before * stored):
@@ -214,6 +219,9 @@ def fit(run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float
                 saved_at, saved_step = progress.seconds, progress.step
             before = progress.share
             yield Report(progress, row)
+    except SfumatoError:
+        saved_step = trainer.step  # not finite, or the disk is full: the last good checkpoint stays the newest
+        raise
     finally:
         if trainer.step > saved_step:
             _save(run, trainer)
