@@ -148,7 +148,7 @@ def _train(net: _Net, pictures: Tensor, labels: Tensor | None, outputs: int) -> 
     """AdamW with one cycle of learning rate in batches of 128; every batch holds some spoilt pictures."""
     generator = torch.Generator().manual_seed(SEED)
     batch = min(128, len(pictures))
-    steps = min(240_000, max(20_000, 30 * len(pictures))) // batch
+    steps = min(300_000, max(20_000, 30 * len(pictures))) // batch
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
