@@ -127,13 +127,14 @@ class DDPM:
         times, top = self.times(process), float(process.t_max)
         if top < times[-1] < 1.01 * top:
             times = times * (top / times[-1])
+        stride = int((times < top * (1 + 1e-9)).sum()) // _count(steps)
         times = times[times < top * (1 - 1e-9)]
         if self.spacing == "linspace":
             times = torch.cat([times, torch.tensor([top], dtype=torch.float64)])
-        if _count(steps) > len(times):
+        if steps > len(times):
             raise SfumatoError(f"DDPM's chain has {len(times)} steps here, not {steps}")
         if self.spacing == "leading":
-            chosen = torch.arange(steps).flip(0) * (len(times) // steps)
+            chosen = torch.arange(steps).flip(0) * max(stride, 1)
         else:
             chosen = torch.linspace(len(times) - 1, 0, steps, dtype=torch.float64).round().long()
         return torch.cat([times[chosen], torch.tensor([process.t_min], dtype=torch.float64)])
