@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 def command() -> str:
     """The command that made these numbers, as one would type it."""
     module = Path(sys.argv[0]).stem
-    return " ".join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
 
 
 def envelope(**more: Any) -> dict[str, Any]:

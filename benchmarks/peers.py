@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import sys
 import types
 from collections.abc import Iterator
@@ -90,7 +89,6 @@ class Diffusers(nn.Module):
             out_channels=channels,
             layers_per_block=2,
             block_out_channels=widths,
-            norm_num_groups=32 if all(w % 32 == 0 for w in widths) else 8,
             down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         )
@@ -112,11 +110,12 @@ def build(peer: str, shape: dict[str, Any], channels: int) -> nn.Module:
 
 
 def shapes(peer: str) -> Iterator[dict[str, Any]]:
-    """Reasonable shapes of a peer: widths that grow downwards, in multiples of 16 that vector units like."""
+    """Reasonable shapes of a peer: widths that grow downwards, in multiples of 8 or 32 that vector units like."""
     if peer == "diffusers":
-        for first in (32, 48, 64):
-            for third, halves in itertools.product(range(2 * first, 4 * first + 1, 16), (2, 3, 4)):
-                yield {"widths": [first, 2 * first, third, third * halves // 2]}
+        for first in (32, 64):
+            for third in range(2 * first, 4 * first + 1, 32):
+                for fourth in range(third, 2 * third + 1, 32):
+                    yield {"widths": [first, 2 * first, third, fourth]}
     else:
         every = ((1, 2, 4, 8), (1, 2, 4, 6), (1, 2, 4, 4), (1, 2, 3, 4), (1, 2, 2, 4), (1, 2, 2, 2))
         yield from ({"dim": dim, "mults": list(mults)} for dim in range(16, 57, 8) for mults in every)

@@ -18,6 +18,7 @@ DOC = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 Data = dict[str, Any]
 PEERS = ("diffusers-recipe", "ddp-defaults", "diffusers-fair")
 MAIN_BUDGET = 480.0
+PICTURE = "quality_per_minute.png"
 
 
 def rows_to_markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -53,7 +54,7 @@ def training_speed(data: Data) -> str:
             + rows_to_markdown(["network, setting", "parameters", "GF/image", "images/s", "share of bf16 peak"], rows)
         )
         ratios = [[name, show(ratio)] for name, ratio in result["ratios"].items()]
-        parts.append(rows_to_markdown(["ratio of speeds, pair by pair", "median (range)"], ratios))
+        parts.append(rows_to_markdown(["ratio of speeds at equal operations, pair by pair", "median (range)"], ratios))
     return "\n\n".join(parts)
 
 
@@ -181,11 +182,19 @@ def claims(data: Data) -> str:
     return rows_to_markdown(["claim", "measured", "holds"], rows)
 
 
+def pictures(data: Data) -> str:
+    """The link to what `side_by_side` draws."""
+    if not any(run.get("grid") for runs in select(data, MAIN_BUDGET).values() for run in runs):
+        return "_No samples at the main budget yet._"
+    return f"![100 samples of each contender](images/{PICTURE})"
+
+
 TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "training_speed": ("training_speed", training_speed),
     "solver_overhead": ("solver_overhead", solver_overhead),
     "import_time": ("import_time", import_time),
     "quality": ("quality_per_minute", quality),
+    "samples": ("quality_per_minute", pictures),
     "budgets": ("quality_per_minute", budgets),
     "ablation": ("quality_per_minute", lambda data: variants(data, "sfumato")),
     "tuning": ("quality_per_minute", lambda data: variants(data, "diffusers-fair")),
@@ -201,7 +210,10 @@ def render(name: str, results: Path) -> str:
     data = common.read(file, results)
     if data is None:
         return f"_Not measured yet: `python -m benchmarks.{file}`._"
-    return f"{make(data)}\n\n<sub>{provenance(data)}</sub>"
+    text = make(data)
+    # one line of provenance per results file, under the first of its tables
+    first = next(other for other, (source, _) in TABLES.items() if source == file)
+    return f"{text}\n\n<sub>{provenance(data)}</sub>" if name == first else text
 
 
 def fill(text: str, results: Path) -> str:
@@ -242,7 +254,7 @@ def main() -> None:
     args = parser.parse_args()
     data = common.read("quality_per_minute", args.results)
     if data is not None:
-        side_by_side(data, args.results, args.doc.parent / "images" / "quality_per_minute.png")
+        side_by_side(data, args.results, args.doc.parent / "images" / PICTURE)
     args.doc.write_text(fill(args.doc.read_text(), args.results))
     print(args.doc)
 

@@ -27,11 +27,12 @@ def our_shapes(who: str) -> Iterator[dict[str, Any]]:
     from sfumato.denoiser.unet import UNetConfig
 
     if who == "sfumato U-Net":
-        default = UNetConfig()
-        yield {"widths": list(default.widths)}
-        for first in range(32, 193, 16):
-            for grown in ((2, 3), (1.5, 2), (2, 2), (1.5, 3)):
-                yield {"widths": [first, *(int(first * g) for g in grown)]}
+        seen = []
+        for sixteenths in range(16, 49):  # the default, and up to three times as wide
+            widths = [round(w * sixteenths / 256) * 16 for w in UNetConfig().widths]
+            if widths not in seen:
+                seen.append(widths)
+                yield {"widths": widths}
     else:
         yield from ({"width": w, "depth": d} for w in range(128, 449, 64) for d in range(4, 15))
 
@@ -126,7 +127,10 @@ def timed(step: Callable[[], None], seconds: float, warm: int = 3, least: int = 
 
 
 def summarise(table: dict[str, Any], answers: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Spreads, achieved share of the bf16 peak, and pairwise ratios of ours against every peer setting."""
+    """Spreads, achieved share of the bf16 peak, and pairwise ratios of ours against every peer setting.
+
+    Ratios are of counted operations per second: images/s, corrected for what is left of the difference in cost.
+    """
     rows: dict[str, Any] = {}
     for key, runs in answers.items():
         who = key.split(" | ")[0]
@@ -138,10 +142,12 @@ def summarise(table: dict[str, Any], answers: dict[str, list[dict[str, float]]])
             "share_of_bf16_peak": common.spread(shares),
             "runs": runs,
         }
+    work = {
+        key: [r["images_per_second"] * table[key.split(" | ")[0]]["flops"] for r in runs]
+        for key, runs in answers.items()
+    }
     versus = {
-        f"{ours} / {theirs}": common.ratios(
-            [r["images_per_second"] for r in answers[ours]], [r["images_per_second"] for r in answers[theirs]]
-        )
+        f"{ours} / {theirs}": common.ratios(work[ours], work[theirs])
         for ours in answers
         for theirs in answers
         if ours.startswith("sfumato") and not theirs.startswith("sfumato")
