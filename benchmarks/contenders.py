@@ -99,7 +99,7 @@ class _Peer:
 
     @contextlib.contextmanager
     def _setting(self, net: nn.Module, fast: bool) -> Iterator[None]:
-        """bf16 and channels_last when `fast`: changes no picture visibly and spares the benchmark hours."""
+        """bf16 and channels_last when `fast`: the same for all contenders; spares the benchmark hours."""
         net.eval()
         if fast:
             net.to(memory_format=torch.channels_last)
