@@ -133,15 +133,23 @@ def test_an_earlier_step_uses_only_what_was_stored_by_then() -> None:
         combine(snapshots, 0.1, 50)
 
 
+@pytest.mark.parametrize("stored", [1, 2, 3, 5])
+@pytest.mark.parametrize("width", [0.06, 0.1, 0.2])
+def test_few_snapshots_never_scale_the_weights(stored, width) -> None:
+    states = {w: {"w": torch.tensor([3.0, -1.0])} for w in WIDTHS}
+    found = combine([Snapshot(100 * k // stored, states) for k in range(1, stored + 1)], width, 100)
+    assert found["w"].tolist() == pytest.approx([3.0, -1.0], rel=1e-5)
+
+
 def test_combination_does_not_magnify_the_rounding_of_stored_averages() -> None:
     """Constant weights come back as they are: the combination's weights add up to one and none is huge."""
     steps = 8000
     at = tuple(range(1000, 8001, 1000))
     snapshots = [Snapshot(s, {w: {"w": torch.tensor([0.1, 1.7]).half()} for w in WIDTHS}) for s in at]
-    assert combine(snapshots, 0.1, steps)["w"].tolist() == pytest.approx([0.1, 1.7], rel=5e-3)
+    assert combine(snapshots, 0.1, steps)["w"].tolist() == pytest.approx([0.1, 1.7], rel=1e-3)
     basis = [Snapshot(s, {w: {f"{s}/{w}": torch.ones(1)} for w in WIDTHS}) for s in at]
     weights = np.array([v.item() for v in combine(basis, 0.1, steps).values()])
-    assert abs(weights.sum() - 1) < 0.01 and np.abs(weights).max() < 20, weights
+    assert abs(weights.sum() - 1) < 1e-5 and np.abs(weights).max() < 20, weights
 
 
 def test_default_widths_leave_room_between_them() -> None:

@@ -63,8 +63,8 @@ class Snapshot:
 def combine(snapshots: list[Snapshot], width: float, step: int) -> dict[str, Tensor]:
     """The average of any `width` at `step`, as the least-squares combination of stored ones (algorithm 3 of the paper).
 
-    Both profiles are p(t) = (gamma + 1) t^gamma / T^(gamma + 1) on [0, T]; the weights solve A w = b of their inner
-    products.
+    The profiles are p(t) = (gamma + 1) t^gamma / T^(gamma + 1) on [0, T]; the weights w solve A w = b of their inner
+    products, held to a sum of one, so that few snapshots blur the average but never scale the network's weights.
     """
     basis = [(s.step, exponent(w), tensors) for s in snapshots for w, tensors in s.states.items() if s.step <= step]
     if not basis:
@@ -72,7 +72,9 @@ def combine(snapshots: list[Snapshot], width: float, step: int) -> dict[str, Ten
     t, g = np.array([b[0] for b in basis], float), np.array([b[1] for b in basis])
     gram = _inner(t[:, None], g[:, None], t[None], g[None])
     target = _inner(t, g, float(step), exponent(width))
-    weights = np.linalg.lstsq(gram, target, rcond=1e-10)[0]
+    scale, n = gram.max(), len(basis)
+    system = np.block([[gram / scale, np.ones((n, 1))], [np.ones((1, n)), np.zeros((1, 1))]])
+    weights = np.linalg.lstsq(system, np.append(target / scale, 1.0), rcond=1e-10)[0][:n]
     total: dict[str, Tensor] = {}
     for w, (_, _, tensors) in zip(weights, basis, strict=True):
         for k, v in tensors.items():

@@ -166,7 +166,7 @@ class Trainer:
 
 
 def load_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
-    """Copy named weights into the denoiser; SfumatoError names the first that does not fit."""
+    """Copy named weights into the denoiser; SfumatoError names the first that does not fit, and nothing is copied."""
     own = dict(denoiser.named_parameters())
     for name in sorted(own.keys() ^ weights.keys()):
         side = "lack" if name in own else "have an unknown"
@@ -176,4 +176,5 @@ def load_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
             raise SfumatoError(
                 f"these weights are another model's: {name} is {tuple(weights[name].shape)}, expected {tuple(p.shape)}"
             )
+    for name, p in own.items():
         p.data.copy_(weights[name])

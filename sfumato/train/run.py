@@ -86,7 +86,11 @@ class Run:
         return from_dict(Recipe, self.describe()["recipe"])
 
     def budget(self) -> Budget:
-        return Budget(**self.describe()["budget"])
+        told = self.describe()["budget"]
+        try:
+            return Budget(steps=told["steps"], seconds=told["seconds"])
+        except (TypeError, KeyError) as error:
+            raise SfumatoError(f"{self.path / 'run.json'} holds no budget but {told!r}: the run folder is damaged") from error
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, without a last line that a crash cut short."""
@@ -106,18 +110,20 @@ class Run:
             raise SfumatoError(f"{self.path} holds no whole checkpoint: train again, or restore {self.checkpoints}")
         return found
 
+    def stored(self) -> list[Snapshot]:
+        """The averages stored along the run, the newest checkpoint's last."""
+        widths, newest = self.recipe().ema.widths, self.newest()
+        step = int(checkpoint.load_state(newest)["step"])
+        kept = [f for f in checkpoint.whole(self.snapshots) if int(f.name) < step]
+        found = [split_widths(checkpoint.load(f, "ema"), widths, int(f.name)) for f in kept]
+        return [*found, split_widths(checkpoint.load(newest, "ema"), widths, step)]
+
     def averaged(self, width: float | None = None) -> dict[str, Tensor]:
         """The averaged weights of any relative `width` (the recipe's by default) at the newest checkpoint."""
-        ema = self.recipe().ema
-        width = ema.width if width is None else width
-        folder = self.newest()
-        tracked = checkpoint.load(folder, "ema")
-        step = int(checkpoint.load_state(folder)["step"])
-        snapshots = [split_widths(checkpoint.load(f, "ema"), ema.widths, int(f.name)) for f in checkpoint.whole(self.snapshots)]
-        latest = split_widths(tracked, ema.widths, step)
-        if width in latest.states:
-            return latest.states[width]
-        return combine([s for s in snapshots if s.step < step] + [latest], width, step)
+        width = self.recipe().ema.width if width is None else width
+        stored = self.stored()
+        latest = stored[-1]
+        return latest.states[width] if width in latest.states else combine(stored, width, latest.step)
 
 
 def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: int) -> Snapshot:
