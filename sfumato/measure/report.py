@@ -1,0 +1,258 @@
+"""The report of a run: one HTML file with everything inside that says what was learned and how good it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sfumato.core import SfumatoError
+from sfumato.measure import page
+from sfumato.measure.page import text
+from sfumato.measure.plots import curves
+from sfumato.measure.words import duration, number, verdict, way
+
+COPY_RATIO = 1 / 3  # nearest over second nearest distance below which a picture counts as a copy (arXiv 2505.16959)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures at several times: `times` of the columns, one row of pictures per example."""
+
+    times: Sequence[float]
+    rows: Sequence[Sequence[Image.Image]]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A generated picture, the training pictures nearest to it, nearest first, and their distances."""
+
+    sample: Image.Image
+    nearest: Sequence[Image.Image]
+    distances: Sequence[float]
+
+    @property
+    def copied(self) -> bool:
+        """Whether the nearest is so much nearer than the second that the sample is probably a copy of it."""
+        return len(self.distances) > 1 and self.distances[0] < COPY_RATIO * self.distances[1]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows; whatever is empty is left out.
+
+    `source`, `recipe`, `machine`: facts as they should be read (JSON-able, nested). `history`: rows with step, seconds,
+    images, loss, validation_loss and, where measured, fd, precision, recall. `metrics`: a result of `measure`.
+    `captions` go under the samples. `distance`: what neighbours are nearest in; `held_out`: the median distance from a
+    held-out picture to its nearest training picture, in the same units.
+    """
+
+    title: str
+    source: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]] = ()
+    samples: Sequence[Image.Image] = ()
+    captions: Sequence[str] = ()
+    metrics: Mapping[str, Any] | None = None
+    forward: Strip | None = None
+    reverse: Strip | None = None
+    previews: Sequence[tuple[int, Image.Image]] = ()
+    neighbours: Sequence[Neighbours] = ()
+    distance: str = "features"
+    held_out: float | None = None
+    recipe: Mapping[str, Any] | None = None
+    machine: Mapping[str, Any] | None = None
+    parameters: int | None = None
+    warnings: Sequence[str] = ()
+
+
+def write_report(run_dir: str | Path, report: Report) -> Path:
+    """Write `report.html` into the run folder and return its path; curves need matplotlib.
+
+    Raises SfumatoError when the folder cannot be written to or matplotlib is absent.
+    """
+    folder = Path(run_dir)
+    parts = (_verdict, _samples, _curves, _forward, _reverse, _neighbours, _data, _recipe)
+    body = "".join(part(report) for part in parts) + _files(folder)
+    target, unfinished = folder / "report.html", folder / "report.html.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(page.document(report.title, body), encoding="utf-8")
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise SfumatoError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
+    return target
+
+
+def _verdict(report: Report) -> str:
+    source, last = report.source, report.history[-1] if report.history else {}
+    pictures = source.get("train", source.get("pictures"))
+    size = f", {source['width']}×{source['height']} pixels" if "width" in source and "height" in source else ""
+    learned = f"Learned from {number(pictures)} pictures of {source.get('name', 'the source')}{size}"
+    learned += f" in {duration(last['seconds'])}." if "seconds" in last else "."
+    facts = [
+        ("pictures seen", last.get("images")),
+        ("steps", last.get("step")),
+        ("parameters", report.parameters),
+        ("validation loss", last.get("validation_loss")),
+    ]
+    shown = "".join(
+        f"<div><b>{text(number(v))}</b><span class='soft'>{k}</span></div>" for k, v in facts if v is not None
+    )
+    sentences = "".join(f"<p>{text(s)}</p>" for s in verdict(report.history, report.metrics))
+    warnings = "".join(f"<li>{text(w)}</li>" for w in report.warnings)
+    head = f'<h1>{text(report.title)}</h1><p class="soft">{text(learned)}</p>'
+    card = page.section("How good is it?", _scale(report.metrics) + sentences + f'<div class="facts">{shown}</div>')
+    return head + page.section("Warnings", f"<ul>{warnings}</ul>" if warnings else "", kind="warn") + card
+
+
+def _scale(metrics: Mapping[str, Any] | None) -> str:
+    """A bar from pure noise to real pictures with the model's place on it, by the logarithm of the Fréchet distance."""
+    share = way(metrics) if metrics else None
+    if share is None or metrics is None:
+        return ""
+    at = 100 * share
+    return (
+        f'<div class="scale"><span>pure noise: {number(metrics["noise"]["fd"])}</span>'
+        f"<span>real pictures: {number(metrics['floor']['fd'])}</span>"
+        f'<em style="left: {min(max(at, 9), 91):.1f}%">this model: {number(metrics["fd"])}</em>'
+        f'<i style="left: {at:.1f}%"></i></div>'
+    )
+
+
+def _samples(report: Report) -> str:
+    cells = []
+    for k, image in enumerate(report.samples):
+        caption = report.captions[k] if k < len(report.captions) else ""
+        below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+        cells.append(f"<figure>{page.picture(image, caption or f'sample {k + 1}', None)}{below}</figure>")
+    side = max((max(image.size) for image in report.samples), default=0)
+    sheet = f'<div class="sheet" style="--tile: {min(max(side, 84), 200)}px">{"".join(cells)}</div>' if cells else ""
+    return page.section(
+        "What it makes", sheet, f"{len(cells)} pictures made by the model, one after the other, none chosen."
+    )
+
+
+def _curves(report: Report) -> str:
+    charts = "".join(f"<div><h3>{text(t)}</h3>{svg}</div>" for t, svg in curves(report.history, report.metrics))
+    body = f'<div class="charts">{charts}</div>' if charts else ""
+    body += _metrics_table(report.metrics) + _previews(report.previews)
+    lead = (
+        "Loss says how well noise is removed, not how good samples look: read it beside the distance to real pictures."
+    )
+    return page.section("How it learned", body, lead)
+
+
+def _metrics_table(metrics: Mapping[str, Any] | None) -> str:
+    if not metrics:
+        return ""
+    columns = [("this model", metrics)] + [
+        (name, metrics[key]) for key, name in (("floor", "real pictures"), ("noise", "pure noise")) if key in metrics
+    ]
+    names = {
+        "fd": "Fréchet distance (less is better)",
+        "kid": "kernel distance (less is better)",
+        "precision": "precision",
+        "recall": "recall",
+        "density": "density",
+        "coverage": "coverage",
+    }
+    rows = []
+    for key, name in names.items():
+        if key in metrics:
+            error = {id(c): f" ± {number(c['kid_se'])}" for _, c in columns if key == "kid" and "kid_se" in c}
+            rows.append([name, *(number(c.get(key)) + error.get(id(c), "") for _, c in columns)])
+    against = f", against {metrics['n_reference']:,} pictures" if "n_reference" in metrics else ""
+    told = f"Seen through {metrics.get('features', 'an unnamed extractor')}, {metrics.get('n', 0):,} pictures{against}."
+    return page.table(["", *(name for name, _ in columns)], rows) + f'<p class="soft">{text(told)}</p>'
+
+
+def _previews(previews: Sequence[tuple[int, Image.Image]]) -> str:
+    if not previews:
+        return ""
+    figures = "".join(
+        f"<figure>{page.picture(image, f'step {step}', None)}<figcaption>step {step:,}</figcaption></figure>"
+        for step, image in previews
+    )
+    wide = max(image.width for _, image in previews)
+    side = min(max(wide // 2, 200), 320)
+    sheet = f'<div class="sheet" style="--tile: {side}px">{figures}</div>'
+    return f'<h3 class="over">The same noise, step by step</h3>{sheet}'
+
+
+def _strip(strip: Strip | None) -> str:
+    if strip is None or not strip.rows:
+        return ""
+    labels = "".join(f"<span>t = {t:.2f}</span>" for t in strip.times)
+    cells = "".join(
+        page.picture(image, f"t = {t:.2f}") for row in strip.rows for t, image in zip(strip.times, row, strict=True)
+    )
+    return f'<div class="scroll"><div class="strip" style="--n: {len(strip.times)}">{labels}{cells}</div></div>'
+
+
+def _forward(report: Report) -> str:
+    lead = "Real pictures on their way to noise: what the network is shown while it learns (t = 0 data, t = 1 noise)."
+    return page.section("From picture to noise", _strip(report.forward), lead)
+
+
+def _reverse(report: Report) -> str:
+    lead = (
+        "The way back: each row starts from noise of its own, and the network takes a little of it away at every step."
+    )
+    return page.section("From noise to picture", _strip(report.reverse), lead)
+
+
+def _neighbours(report: Report) -> str:
+    rows = []
+    for found in report.neighbours:
+        made = page.picture(found.sample, "made by the model")
+        made = f'<figure class="made">{made}<figcaption>made</figcaption></figure>'
+        near = "".join(
+            f"<figure>{page.picture(image, 'training picture')}<figcaption>{number(d)}</figcaption></figure>"
+            for image, d in zip(found.nearest, found.distances, strict=True)
+        )
+        kind = "twin copy" if found.copied else "twin"
+        rows.append(f'<div class="{kind}" style="--n: {len(found.nearest)}">{made}<span></span>{near}</div>')
+    copies = sum(found.copied for found in report.neighbours)
+    lead = (
+        "Left a picture of the model, right the training pictures nearest to it. Alike in kind is learning; the same "
+        f"picture again is copying. Numbers are distances in {report.distance}"
+    )
+    lead += f"; a real picture not trained on has its nearest at {number(report.held_out)}." if report.held_out else "."
+    found_copies = (
+        f"<p><b>{copies} of {len(rows)} are probably copies</b> (nearest under a third of the second distance).</p>"
+        if copies
+        else f"<p>None of these {len(rows)} looks like a copy (nearest under a third of the second distance).</p>"
+    )
+    body = f'{found_copies}<div class="twins">{"".join(rows)}</div>' if rows else ""
+    return page.section("Learned or copied?", body, lead)
+
+
+def _data(report: Report) -> str:
+    source = dict(report.source)
+    licence = source.pop("licence", None) or source.pop("license", None)
+    told = f"<p><b>Licence:</b> {text(licence or 'not stated: find out before you share what this model makes')}</p>"
+    return page.section("The data", told + page.facts_table(source))
+
+
+def _recipe(report: Report) -> str:
+    machine = page.facts_table(report.machine or {})
+    recipe = page.details("Recipe, whole", page.facts_table(report.recipe or {}))
+    return page.section("Recipe and machine", machine + recipe)
+
+
+def _files(folder: Path) -> str:
+    if not folder.is_dir():
+        return ""
+    rows = []
+    for entry in sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name)):
+        if entry.name.startswith("report.html"):
+            continue
+        inside = [f for f in entry.rglob("*") if f.is_file()] if entry.is_dir() else [entry]
+        size = sum(f.stat().st_size for f in inside) / 1e6
+        name = entry.name + (f"/ ({len(inside)} files)" if entry.is_dir() else "")
+        rows.append([name, f"{size:,.2f} MB"])
+    return page.section("Files in this folder", page.table(["", "size"], rows) if rows else "")
