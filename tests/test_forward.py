@@ -102,8 +102,8 @@ def test_corrupt_then_renoise_has_the_marginal(process):
         x_t = process.renoise(x_s, s, t, noise.at(2))
         alpha, sigma = process.alpha_sigma(t)
         if s == 0.0:  # from clean data: no noise of sigma(0) in x_s
-            (a0, s0), r = process.alpha_sigma(0.0), alpha / process.alpha_sigma(0.0)[0]
-            sigma = math.sqrt(sigma**2 - (r * s0) ** 2)
+            a0, s0 = process.alpha_sigma(0.0)
+            sigma = math.sqrt(sigma**2 - (alpha / a0 * s0) ** 2)
         assert_normal(x_t, alpha * 0.7, sigma)
 
 

@@ -32,11 +32,17 @@ def test_mixture_is_tweedie_of_its_density(process):
 
 
 def test_mixture_density_is_torchs():
-    means, variances, weights = torch.randn(3, 2, generator=torch.Generator().manual_seed(1)), [0.1, 0.3, 0.2], [1, 2, 1]
+    means, variances, weights = (
+        torch.randn(3, 2, generator=torch.Generator().manual_seed(1)),
+        [0.1, 0.3, 0.2],
+        [1, 2, 1],
+    )
     parts = torch.distributions.Independent(
         torch.distributions.Normal(means.double(), torch.tensor(variances).double().sqrt().unsqueeze(1).expand(3, 2)), 1
     )
-    mixed = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(torch.tensor(weights).double()), parts)
+    mixed = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.tensor(weights).double()), parts
+    )
     got = Mixture(VPLinear(), means, torch.tensor(variances), torch.tensor(weights)).log_prob(points())
     assert torch.allclose(got, mixed.log_prob(points()), rtol=1e-5, atol=1e-5)
 
@@ -114,7 +120,10 @@ def test_sequences_by_brute_force(process):
         return keep * (shown == clean) + (1 - keep) / process.classes
 
     for x in itertools.product(range(process.states), repeat=3):
-        likely = [w * math.prod(q(a, b) for a, b in zip(x, row, strict=True)) for row, w in zip(rows.tolist(), weights.tolist(), strict=True)]
+        likely = [
+            w * math.prod(q(a, b) for a, b in zip(x, row, strict=True))
+            for row, w in zip(rows.tolist(), weights.tolist(), strict=True)
+        ]
         if sum(likely) == 0:
             continue
         expected = torch.zeros(3, 3)

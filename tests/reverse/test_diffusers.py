@@ -1,4 +1,4 @@
-"""The same network function, noise and times as diffusers' schedulers give the same pictures, to 1e-4 of their scale."""
+"""The same network function, noise and times give what diffusers' schedulers give, to 1e-4 of their scale."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_sde_solvers_keep_the_marginals(process, solver):
 
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_euler_maruyama_is_of_weak_order_one(process):
-    """The exact recursion of the variance under the solver's own linear moves, read off with two inputs: no sampling error."""
+    """The exact recursion of the variance under the solver's own linear moves, read off with two inputs: no chance."""
     oracle = gaussian(process)
 
     class Fixed:
@@ -131,7 +131,9 @@ def test_random_unmasking_one_by_one_draws_the_exact_joint(grid):
     """As many moves as entries reveal at most one each: any-order autoregression, exact. 3,000 draws, chi-square."""
     rows, weights = joint()
     process, n = Absorbing(3), 3000
-    x = sample(Sequences(process, rows, weights), (n, 4), Noise.of(41, n), Unmask("random"), pick_grid(grid)(16, process))
+    x = sample(
+        Sequences(process, rows, weights), (n, 4), Noise.of(41, n), Unmask("random"), pick_grid(grid)(16, process)
+    )
     expected = weights.double() / weights.double().sum() * n
     assert stats.chisquare(counts_of(x).numpy(), expected.numpy()).pvalue > LEAST_P
 
@@ -202,7 +204,9 @@ def test_wrong_meeting_of_solver_and_process_names_what_works():
     with pytest.raises(SfumatoError, match=r"Heun needs a linear process.*use ddpm$"):
         sample(denoise, (1, 4), Noise.of(0, 1), Heun(), uniform(4, denoise.process))
     with pytest.raises(SfumatoError, match=r"use ddpm, unmask, unmask-random$"):
-        next(walk(Sequences(Absorbing(3), *joint()), Heun(), uniform(4, Absorbing(3)), torch.zeros(1, 4), Noise.of(0, 1)))
+        next(
+            walk(Sequences(Absorbing(3), *joint()), Heun(), uniform(4, Absorbing(3)), torch.zeros(1, 4), Noise.of(0, 1))
+        )
     with pytest.raises(SfumatoError, match="Unmask needs a masked process.*ddim.*heun"):
         sample(gaussian(VPLinear()), (1, 2), Noise.of(0, 1), Unmask(), uniform(4, VPLinear()))
     for make in SOLVERS.values():

@@ -1,4 +1,4 @@
-"""Every linear solver x process x parameterisation against the exact flow of a Gaussian and of a mixture in the plane."""
+"""Every linear solver x process x parameterisation against the exact flow of a Gaussian and of a planar mixture."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def warm_state(solver, oracle, times: list[float], x0_time_states: list[torch.Te
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("solver", [IPNDM4(), UniPC(3)], ids=name)
 def test_order_four_once_under_way(solver, process):
-    """With history from the exact path (no start of low order): iPNDM on a grid uniform in u, UniPC-3 on one in log u."""
+    """With history from the exact path (no start of low order): iPNDM on a grid uniform in u, UniPC-3 in log u."""
     oracle, high, low = gaussian(process), 1.0, 0.3
     errors = []
     for n in (40, 80):

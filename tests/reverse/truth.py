@@ -95,5 +95,3 @@ class Saying:
 def start(process, t: float, n: int = 16, spread: float = 0.5, seed: int = 5) -> Tensor:
     """Float64 points spread like x_t, [n, 2]."""
     return scale(process, t, spread) * Noise.of(seed, n).normal((n, 2)).double()
-
-
