@@ -53,6 +53,18 @@ class Source:
         """The same pictures with other pixels, uint8 [N, H, W, C]."""
         return replace(self, pixels=pixels)
 
+    def take(self, rows: Tensor) -> Source:
+        """Only these rows (int64 [n]), as a source of their own, with a split of its own."""
+        chosen = rows.tolist()
+        return replace(
+            self,
+            pixels=self.pixels[np.asarray(rows)],
+            keys=tuple(self.keys[k] for k in chosen),
+            labels=None if self.labels is None else self.labels[rows],
+            captions=None if self.captions is None else [self.captions[k] for k in chosen],
+            columns={name: [values[k] for k in chosen] for name, values in self.columns.items()},
+        )
+
     @property
     def codec(self) -> PixelCodec:
         return PixelCodec(*self.pixels.shape[1:])

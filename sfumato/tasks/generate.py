@@ -46,21 +46,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the request became: conditions for all n pictures, guides, grid."""
+    """What the request became: conditions for all n pictures with the captions they came from, guides, grid."""
 
     cond: Cond
+    captions: list[str]
     guides: tuple[Guide, ...]
     grid: Tensor
 
 
 @dataclass(frozen=True)
 class Result:
-    """Pictures, x0 [n, C, H, W] in [-1, 1], seconds, network calls per picture."""
+    """Pictures, x0 [n, C, H, W] in [-1, 1], seconds, network calls per picture, and what each was asked to show."""
 
     images: list[Image.Image]
     x0: Tensor
     seconds: float
     network_calls: int
+    captions: list[str]
     request: Request = field(default_factory=Request)
 
 
@@ -77,22 +79,36 @@ class Counted:
 
 def plan(model: Model, request: Request) -> Plan:
     """Settle conditions, guides and times; SfumatoError for what this model cannot do."""
-    slots = {}
-    if model.classes:
-        slots["class"] = Slot(_classes(model, request), "vector")
+    slots, captions = {}, []
+    if model.classes and (request.class_name is not None or request.prompt is None):
+        rows = _classes(model, request)
+        slots["class"] = Slot(rows, "vector")
+        captions = [model.classes[k] for k in rows.tolist()]
     elif request.class_name is not None:
         raise SfumatoError("this model was trained without classes: leave --class away")
-    if request.prompt is not None:
-        if not model.conditioned_on("text"):
-            raise SfumatoError("this model was trained without captions: leave --prompt away")
-        ids, mask = encode([request.prompt] * request.n)
+    if model.conditioned_on("text"):
+        captions = _captions(model, request)
+        ids, mask = encode(captions)
         slots["text"] = Slot(ids, "tokens", mask)
-        if request.class_name is None:
-            slots.pop("class", None)
+    elif request.prompt is not None:
+        raise SfumatoError("this model was trained without captions: leave --prompt away")
     cond = Cond(slots)
     if request.guidance != 1.0 and not cond:
         raise SfumatoError("guidance needs a condition: this model has none, or give --class or --prompt")
-    return Plan(cond, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process))
+    return Plan(cond, captions, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process))
+
+
+def _drawn(request: Request, stream: int) -> Tensor:
+    """A uniform number [n] per picture, of its own stream."""
+    return Noise.of(request.seed, request.n, request.first).at(stream).uniform((request.n,))
+
+
+def _captions(model: Model, request: Request) -> list[str]:
+    """The prompt for every picture, or training captions drawn per picture."""
+    if request.prompt is not None:
+        return [request.prompt] * request.n
+    known = model.facts["captions"] or [""]
+    return [known[int(u * len(known))] for u in _drawn(request, -3).tolist()]
 
 
 def _classes(model: Model, request: Request) -> Tensor:
@@ -105,8 +121,7 @@ def _classes(model: Model, request: Request) -> Tensor:
             raise SfumatoError(f"no class {request.class_name!r}{hint}; known: {', '.join(names)}")
         return torch.full((request.n,), names.index(request.class_name))
     counts = torch.tensor([model.facts["data"]["class_counts"][name] for name in names], dtype=torch.float32)
-    u = Noise.of(request.seed, request.n, request.first).at(-2).uniform((request.n,))
-    return torch.searchsorted(counts.cumsum(0) / counts.sum(), u).clamp_max(len(names) - 1)
+    return torch.searchsorted(counts.cumsum(0) / counts.sum(), _drawn(request, -2)).clamp_max(len(names) - 1)
 
 
 def generate(model: Model, request: Request, progress: Callable[[int, int], None] = lambda done, n: None) -> Result:
@@ -125,4 +140,4 @@ def generate(model: Model, request: Request, progress: Callable[[int, int], None
     if not bool(x0.isfinite().all()):
         raise SfumatoError("sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'")
     calls = counted.calls // len(parts)
-    return Result(model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, request)
+    return Result(model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, planned.captions, request)

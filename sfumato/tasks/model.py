@@ -18,7 +18,7 @@ from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
 from sfumato.train import Recipe, Run, load_weights
 
-KEPT = ("recipe", "data", "codec", "classes", "captioned", "versions", "training")
+KEPT = ("recipe", "data", "codec", "classes", "captions", "versions", "training")
 
 
 @dataclass(frozen=True)

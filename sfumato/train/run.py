@@ -30,7 +30,7 @@ from sfumato.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_PAIRS = 256
-DESCRIBED = ("recipe", "data", "codec", "classes", "captioned", "budget", "versions")
+DESCRIBED = ("recipe", "data", "codec", "classes", "captions", "budget", "versions")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Run:
                 "data": source.summary(),
                 "codec": dict(zip(("channels", "height", "width"), source.codec.spec, strict=True)),
                 "classes": list(source.classes),
-                "captioned": source.captioned,
+                "captions": _some_captions(source),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
                 "versions": {"sfumato": sfumato.__version__, "torch": torch.__version__},
             }
@@ -124,6 +124,12 @@ class Run:
         stored = self.stored()
         latest = stored[-1]
         return latest.states[width] if width in latest.states else combine(stored, width, latest.step)
+
+
+def _some_captions(source: Source) -> list[str]:
+    """Up to 1,000 training captions, evenly spaced: what a model that is asked for nothing draws from."""
+    captions = [source.captions[k] for k in source.train_index.tolist()] if source.captions else []
+    return [c for c in captions[:: max(1, -(-len(captions) // 1000))] if c]
 
 
 def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: int) -> Snapshot:

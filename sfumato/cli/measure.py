@@ -1,0 +1,78 @@
+"""sfumato measure: a model against real pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.cli.console import Line, say
+from sfumato.cli.report import build_report, training_source
+from sfumato.core import SfumatoError
+from sfumato.data import open as open_source
+from sfumato.measure import Features, features_for
+from sfumato.measure import measure as measured
+from sfumato.tasks import Model, Request, generate, load
+from sfumato.train import Run, keep_large_blocks, load_weights
+from sfumato.train.run import write_text
+
+MOST_REAL = 10_000
+CURVE_PICTURES = 256
+CURVE_STEPS = 10
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, keep the numbers in the run folder, renew its report; returns what --json prints."""
+    keep_large_blocks()
+    if options.n < 16:
+        raise SfumatoError(f"--n {options.n} pictures say nothing: 16 are the least, 1000 or more give a steady number")
+    model, run = load(options.run), Run(Path(options.run))
+    channels, height, _ = model.codec.spec
+    source = open_source(options.against, height, channels)
+    trained = source if model.facts["data"]["name"] == source.name else training_source(run)
+    rows = source.validation_index if trained is source else torch.arange(len(source))
+    if len(rows) < 16:
+        raise SfumatoError(
+            f"{source.name} has only {len(rows)} pictures that the model has not seen, too few to measure: "
+            "measure against another folder of its kind"
+        )
+    reference = source.batch(rows[:MOST_REAL]).x0
+    say(f"measuring against {len(reference):,} pictures of {source.name} that the model has not seen")
+    features = features_for(source)
+    line = Line("sampling")
+    drawn = generate(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
+    line.end()
+    real = trained.batch(trained.train_index[: options.n]).x0 if trained is not None else None
+    result = measured(drawn.x0, reference, features, real)
+    result["seconds"] = round(drawn.seconds, 2)
+    if (run.path / "run.json").exists():
+        if options.curve:
+            result["curve"] = _curve(run, model, reference, features)
+        write_text(run.path / "measure.json", json.dumps(result, indent=1))
+        result["report"] = str(build_report(run, trained or source, features))
+        say(f"report: {result['report']}")
+    elif options.curve:
+        raise SfumatoError("--curve needs a run folder: an exported file holds no stored averages")
+    floor = f" (real pictures: {result['floor']['kid']:.4f}, {result['floor']['fd']:.2f})" if real is not None else ""
+    say(
+        f"KID {result['kid']:.4f} +- {result['kid_se']:.4f}, Frechet distance {result['fd']:.2f}{floor}, "
+        f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, n = {result['n']}, {features.name}"
+    )
+    return result
+
+
+def _curve(run: Run, model: Model, reference: Tensor, features: Features) -> list[dict[str, Any]]:
+    """Scores of the averages stored along the run, with fewer pictures each."""
+    rows, line, stored = [], Line("curve"), run.stored()
+    request = Request(n=CURVE_PICTURES, steps=CURVE_STEPS)
+    for k, snapshot in enumerate(stored):
+        load_weights(model.denoiser, snapshot.states[min(snapshot.states)])
+        scores = measured(generate(model, request).x0, reference, features)
+        rows.append({"step": snapshot.step, **{name: scores[name] for name in ("kid", "kid_se", "fd", "precision", "recall")}})
+        line.show((k + 1) / len(stored), f"step {snapshot.step:,}: KID {scores['kid']:.4f}")
+    line.end()
+    return rows
