@@ -23,7 +23,8 @@ main { max-width: 68rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 0 0 .2rem; }
 h3 { font-size: .95rem; margin: 0 0 .3rem; font-weight: 600; }
-p { margin: .3rem 0; max-width: 46rem; }
+p { margin: .3rem 0; max-width: 54rem; text-wrap: pretty; }
+.lead { font-size: 1.15rem; }
 .soft, figcaption, summary { color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.25rem 1.25rem;
   margin-top: 1.1rem; }
@@ -96,19 +97,21 @@ def section(title: str, body: str, lead: str = "", kind: str = "") -> str:
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{above}.{key}" if above else str(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not all(isinstance(v, int) for v in value.values()):
             yield from _flat(value, name)
         else:
             yield name, value
 
 
 def _cell(value: Any) -> str:
-    if value is None or value == [] or value == ():
+    if value is None or value in ([], (), {}):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Mapping):  # counts
+        value = [f"{name} {count:,}" for name, count in value.items()]
     if isinstance(value, (list, tuple)):
         shown = ", ".join(str(v) for v in value[:40])
         return shown + (f", … ({len(value)} in all)" if len(value) > 40 else "")

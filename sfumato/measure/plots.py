@@ -42,11 +42,11 @@ def line_chart(
     try:
         import matplotlib
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise SfumatoError("curves need matplotlib: pip install 'sfumato[report]'") from error
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+        figure = Figure(figsize=(4.3, 2.9), layout="constrained")
         axes = figure.add_subplot()
         for (name, (x, y)), colour in zip(lines.items(), (FIRST, SECOND, INK), strict=False):
             axes.plot(
@@ -71,7 +71,7 @@ def line_chart(
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         if limits:
             axes.set_ylim(*limits)
@@ -109,7 +109,7 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | No
         return {name: found for key, name in names.items() if len((found := line(key))[0]) > 1}
 
     out, ends = [], metrics or {}
-    loss = lines({"loss": "training loss", "validation_loss": "validation loss (held-out pictures, fixed noise)"})
+    loss = lines({"loss": "training loss", "validation_loss": "validation loss (held-out pictures)"})
     if loss:
         out.append(("Loss", line_chart(loss, ("minutes", "loss"), log=True)))
     quality = lines({"fd": "Fréchet distance"})

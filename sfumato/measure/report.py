@@ -102,7 +102,8 @@ def _verdict(report: Report) -> str:
     shown = "".join(
         f"<div><b>{text(number(v))}</b><span class='soft'>{k}</span></div>" for k, v in facts if v is not None
     )
-    sentences = "".join(f"<p>{text(s)}</p>" for s in verdict(report.history, report.metrics))
+    told = verdict(report.history, report.metrics)
+    sentences = "".join(f"<p{'' if k else ' class=lead'}>{text(s)}</p>" for k, s in enumerate(told))
     warnings = "".join(f"<li>{text(w)}</li>" for w in report.warnings)
     head = f'<h1>{text(report.title)}</h1><p class="soft">{text(learned)}</p>'
     card = page.section("How good is it?", _scale(report.metrics) + sentences + f'<div class="facts">{shown}</div>')
@@ -129,11 +130,18 @@ def _samples(report: Report) -> str:
         caption = report.captions[k] if k < len(report.captions) else ""
         below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
         cells.append(f"<figure>{page.picture(image, caption or f'sample {k + 1}', None)}{below}</figure>")
-    side = max((max(image.size) for image in report.samples), default=0)
-    sheet = f'<div class="sheet" style="--tile: {min(max(side, 84), 200)}px">{"".join(cells)}</div>' if cells else ""
+    side = min(max((max(84, *image.size) for image in report.samples), default=0), 256)
+    columns = _columns(len(cells), max(1, 1040 // (side + 4)))
+    style = f"grid-template-columns: repeat({columns}, 1fr); max-width: {columns * 2 * side}px"
+    sheet = f'<div class="sheet" style="{style}">{"".join(cells)}</div>' if cells else ""
     return page.section(
         "What it makes", sheet, f"{len(cells)} pictures made by the model, one after the other, none chosen."
     )
+
+
+def _columns(n: int, most: int) -> int:
+    """As many columns as fit, but fewer when that leaves no ragged last row."""
+    return next((c for c in range(min(n, most), most // 2, -1) if n % c == 0), min(n, most))
 
 
 def _curves(report: Report) -> str:

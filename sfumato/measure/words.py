@@ -18,12 +18,14 @@ LEVELS = (
 
 
 def way(metrics: Mapping[str, Any]) -> float | None:
-    """Place between pure noise (0) and real pictures (1): log(noise / fd) / log(noise / floor); None if unknown."""
+    """Place between pure noise (0) and real pictures (1): log(noise / fd) / log(noise / floor); None where that has no meaning."""
     try:
         noise, floor, here = (float(m["fd"]) for m in (metrics["noise"], metrics["floor"], metrics))
-        return min(1.0, max(0.0, math.log(noise / here) / math.log(noise / floor)))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError):
         return None
+    if not 0 < floor < noise or not 0 < here < math.inf:
+        return None
+    return min(1.0, max(0.0, math.log(noise / here) / math.log(noise / floor)))
 
 
 def level(metrics: Mapping[str, Any]) -> str | None:
@@ -100,12 +102,12 @@ def _of_the_overlap(metrics: Mapping[str, Any]) -> list[str]:
     floor = metrics.get("floor") or {}
 
     def beside(key: str) -> str:
-        real = f" (real pictures: {100 * floor[key]:.0f})" if key in floor else ""
+        real = f" ({100 * floor[key]:.0f} for real ones)" if key in floor else ""
         return f"{100 * metrics[key]:.0f}{real}"
 
     told = [
-        f"Of 100 generated pictures {beside('precision')} look like something in the data; "
-        f"of 100 real pictures {beside('recall')} are within its range."
+        f"Of 100 generated pictures {beside('precision')} are like pictures of the data; "
+        f"of 100 real pictures {beside('recall')} are within reach of the model."
     ]
     recall = metrics["recall"] / floor["recall"] if floor.get("recall") else None
     precision = metrics["precision"] / floor["precision"] if floor.get("precision") else None
@@ -124,8 +126,6 @@ def verdict(history: Sequence[Row], metrics: Mapping[str, Any] | None) -> list[s
     told = []
     if metrics:
         word = level(metrics)
-        if word and min(metrics["noise"]["kid"], 1) <= 0:
-            word = None  # the extractor does not tell noise from pictures: say nothing
         if word:
             told.append(
                 f"The samples are {word}: Fréchet distance {number(metrics['fd'])}, where real pictures get "
