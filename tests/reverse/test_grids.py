@@ -95,6 +95,28 @@ def test_walking_up_keeps_the_marginal_and_forgets():
     assert (x.mean(0) - oracle.mean).abs().max() < 4 * 0.5 / math.sqrt(32)
 
 
+def test_a_move_up_makes_the_solver_forget():
+    """After it the solver gets a fresh state, and each move its own noise."""
+    seen = []
+
+    class Spy:
+        needs, order = "any", 0
+
+        def init(self):
+            return 0
+
+        def step(self, denoise, x, t, s, state, noise):
+            seen.append((state, noise.seeds))
+            return x, state + 1
+
+    process = VPLinear()
+    grid = torch.tensor([0.9, 0.6, 0.3, 0.7, 0.4, 0.0], dtype=torch.float64)
+    steps = list(walk(gaussian(process), Spy(), grid, torch.zeros(2, 2), Noise.of(0, 2)))
+    assert [state for state, _ in seen] == [0, 1, 0, 1]
+    assert len({seeds for _, seeds in seen}) == 4
+    assert [step.i for step in steps] == [0, 1, 2, 3, 4] and not torch.equal(steps[2].x, steps[1].x)
+
+
 def test_bad_requests_say_what_to_do():
     with pytest.raises(SfumatoError, match="at least 1 step, not 0"):
         uniform(0, VPLinear())
