@@ -187,6 +187,15 @@ def test_words_of_planted_scores() -> None:
     assert "unlike anything" in verdict([], scores(8.0, precision=0.2, recall=0.8))[2]
 
 
+def test_copies_are_found_even_when_the_data_hold_them_twice() -> None:
+    image = flat(1)
+    assert Neighbours(image, [image] * 2, [0.3, 1.0]).copied()
+    assert not Neighbours(image, [image] * 2, [0.34, 1.0]).copied()
+    twice = Neighbours(image, [image] * 3, [0.3, 0.31, 2.0])
+    assert not twice.copied() and twice.copied(held_out=1.0) and not twice.copied(held_out=0.5)
+    assert not Neighbours(image, [image], [0.0]).copied()
+
+
 def test_numbers_and_times_as_people_write_them() -> None:
     assert [number(v) for v in (None, float("nan"), 0, 57000, 12.345, 0.00012, 1234.5)] == [
         "–", "–", "0", "57,000", "12.3", "1.2e-04", "1,234",

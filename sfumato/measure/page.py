@@ -130,7 +130,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         f"<tr><th>{text(r[0])}</th>" + "".join(f'<td class="n">{text(c)}</td>' for c in r[1:]) + "</tr>" for r in rows
     )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
 
 
 def details(label: str, body: str) -> str:

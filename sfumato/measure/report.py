@@ -16,7 +16,7 @@ from sfumato.measure.page import text
 from sfumato.measure.plots import curves
 from sfumato.measure.words import duration, number, verdict, way
 
-COPY_RATIO = 1 / 3  # nearest over second nearest distance below which a picture counts as a copy (arXiv 2505.16959)
+COPY_RATIO = 1 / 3  # of the second nearest distance: under it a picture counts as a copy (arXiv 2505.16959)
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Neighbours:
     nearest: Sequence[Image.Image]
     distances: Sequence[float]
 
-    @property
-    def copied(self) -> bool:
-        """Whether the nearest is so much nearer than the second that the sample is probably a copy of it."""
-        return len(self.distances) > 1 and self.distances[0] < COPY_RATIO * self.distances[1]
+    def copied(self, held_out: float | None = None) -> bool:
+        """Whether the sample is probably a copy: its nearest is far nearer than its second nearest, or (where the data
+        hold a picture twice) than is usual for pictures not trained on."""
+        others = [d for d in (*self.distances[1:2], held_out) if d is not None]
+        return any(self.distances[0] < COPY_RATIO * other for other in others)
 
 
 @dataclass(frozen=True)
@@ -222,19 +223,19 @@ def _neighbours(report: Report) -> str:
             f"<figure>{page.picture(image, 'training picture')}<figcaption>{number(d)}</figcaption></figure>"
             for image, d in zip(found.nearest, found.distances, strict=True)
         )
-        kind = "twin copy" if found.copied else "twin"
+        kind = "twin copy" if found.copied(report.held_out) else "twin"
         rows.append(f'<div class="{kind}" style="--n: {len(found.nearest)}">{made}<span></span>{near}</div>')
-    copies = sum(found.copied for found in report.neighbours)
+    copies = sum(found.copied(report.held_out) for found in report.neighbours)
     lead = (
         "Left a picture of the model, right the training pictures nearest to it. Alike in kind is learning; the same "
         f"picture again is copying. Numbers are distances in {report.distance}"
     )
     lead += f"; a real picture not trained on has its nearest at {number(report.held_out)}." if report.held_out else "."
-    found_copies = (
-        f"<p><b>{copies} of {len(rows)} are probably copies</b> (nearest under a third of the second distance).</p>"
-        if copies
-        else f"<p>None of these {len(rows)} looks like a copy (nearest under a third of the second distance).</p>"
-    )
+    rule = "nearest under a third of the second distance" + (" or of what is usual" if report.held_out else "")
+    if copies:
+        found_copies = f"<p><b>{copies} of {len(rows)} are probably copies</b> ({rule}).</p>"
+    else:
+        found_copies = f"<p>None of these {len(rows)} looks like a copy ({rule}).</p>"
     body = f'{found_copies}<div class="twins">{"".join(rows)}</div>' if rows else ""
     return page.section("Learned or copied?", body, lead)
 

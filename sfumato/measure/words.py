@@ -18,7 +18,7 @@ LEVELS = (
 
 
 def way(metrics: Mapping[str, Any]) -> float | None:
-    """Place between pure noise (0) and real pictures (1): log(noise / fd) / log(noise / floor); None where that has no meaning."""
+    """Place between noise (0) and real pictures (1): log(noise / fd) / log(noise / floor); None where not defined."""
     try:
         noise, floor, here = (float(m["fd"]) for m in (metrics["noise"], metrics["floor"], metrics))
     except (KeyError, TypeError):
