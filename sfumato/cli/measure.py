@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         )
     reference = source.batch(rows[:MOST_REAL]).x0
     say(f"measuring against {len(reference):,} pictures of {source.name} that the model has not seen")
-    features = features_for(source)
+    features = features_for(trained or source)
     line = Line("sampling")
     drawn = generate(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()

@@ -59,10 +59,7 @@ class Trainer:
         self.denoiser, self.recipe, self.source, self.budget, self.setting = denoiser, recipe, source, budget, setting
         setting.apply(denoiser)
         self.weights = dict(denoiser.named_parameters())
-        o = recipe.optimiser
-        self.optimiser = torch.optim.AdamW(
-            self.weights.values(), lr=o.rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
-        )
+        self.optimisers = recipe.optimiser.build(self.weights)
         self.ema = PowerEMA(self.weights, recipe.ema.widths)
         self.order = Order(len(source.train_index), recipe.batch, recipe.seed)
         self.step, self.seconds = 0, 0.0
@@ -122,10 +119,12 @@ class Trainer:
                     "(--set optimiser.rate=...)"
                 )
             clip_grads_with_norm_(self.weights.values(), recipe.optimiser.clip, norm)
-            for group in self.optimiser.param_groups:
-                group["lr"] = recipe.optimiser.rate * recipe.optimiser.factor(self.step, self.share)
-            self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
+            factor = recipe.optimiser.factor(self.step, self.share)
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * factor
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             self.step += 1
             if self.step % EMA_EVERY == 0 or self.step < EMA_EVERY:
                 self.ema.update(self.weights, self.step, EMA_EVERY if self.step >= EMA_EVERY else 1)
@@ -141,10 +140,13 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Everything a resumed run needs: tensors by file, and the position."""
-        moments = {}
-        for name, p in self.weights.items():
-            for key, value in self.optimiser.state.get(p, {}).items():
-                moments[f"{name}/{key}"] = value
+        names = {p: name for name, p in self.weights.items()}
+        moments = {
+            f"{names[p]}/{key}": value
+            for optimiser in self.optimisers
+            for p, state in optimiser.state.items()
+            for key, value in state.items()
+        }
         files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments}
         position = {"step": self.step, "seconds": self.seconds, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps}
         return files, position
@@ -153,14 +155,15 @@ class Trainer:
         """Go on where `state()` was taken; raises SfumatoError when the weights are another model's."""
         load_weights(self.denoiser, files["weights"])
         self.ema.load(files["ema"])
-        for name, p in self.weights.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/step" in files["optimiser"]:
-                moments = {k: files["optimiser"][f"{name}/{k}"].clone() for k in keys}
-                self.optimiser.state[p] = {
-                    k: v.to(memory_format=torch.preserve_format) if v.ndim < 4 else torch.empty_like(p).copy_(v)
-                    for k, v in moments.items()
-                }
+        for optimiser in self.optimisers:
+            optimiser.state.clear()
+        owners = {p: optimiser for optimiser in self.optimisers for g in optimiser.param_groups for p in g["params"]}
+        for key, value in files["optimiser"].items():
+            name, _, moment = key.rpartition("/")
+            p = self.weights[name]
+            # moments lie in memory as their weights do, or the fused update would be another one
+            kept = torch.empty_like(p).copy_(value) if value.shape == p.shape else value.clone()
+            owners[p].state.setdefault(p, {})[moment] = kept
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.loss_sum, self.loss_steps = float(state["loss_sum"]), int(state["loss_steps"])
 

@@ -26,16 +26,19 @@ from sfumato.denoiser import (
 )
 from sfumato.forward import EDM, VE, RectifiedFlow, SubVP, VPCosine, VPLinear
 from sfumato.train.ema import EMAConfig
+from sfumato.train.muon import Muon, hidden
 from sfumato.train.objective import SquaredError
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW: peak rate, betas, weight decay; `warmup` steps up, then flat, then linearly to zero over the last `decay`
-    share of the run; gradients clipped to norm `clip`."""
+    """AdamW at peak `rate` for the edges of the network and all vectors, Muon at peak `muon` for its hidden matrices
+    (0: AdamW for all). Rates rise for `warmup` steps, stay, and fall linearly to zero over the last `decay` share of the
+    run; gradients are clipped to norm `clip`."""
 
     rate: float = 1.5e-3
+    muon: float = 0.02
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.01
@@ -46,6 +49,7 @@ class Optimiser:
     def __post_init__(self) -> None:
         checks = {
             "rate": (self.rate > 0, "above 0"),
+            "muon": (self.muon >= 0, "0 or more"),
             "beta1": (0 <= self.beta1 < 1, "in 0 ... 1"),
             "beta2": (0 <= self.beta2 < 1, "in 0 ... 1"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
@@ -55,6 +59,21 @@ class Optimiser:
         for name, (fine, should) in checks.items():
             if not fine:
                 raise SfumatoError(f"optimiser.{name} should lie {should}, not {getattr(self, name):g}")
+
+    def build(self, weights: dict[str, Tensor]) -> list[torch.optim.Optimizer]:
+        """The optimisers of these named weights, each group's peak rate kept under "peak"."""
+        matrices = {k: p for k, p in weights.items() if self.muon > 0 and hidden(k, p)}
+        rest = [p for k, p in weights.items() if k not in matrices]
+        betas = (self.beta1, self.beta2)
+        made: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=self.rate, betas=betas, weight_decay=self.weight_decay, fused=True)
+        ]
+        if matrices:
+            made.append(Muon(matrices.values(), lr=self.muon, weight_decay=self.weight_decay))
+        for optimiser in made:
+            for group in optimiser.param_groups:
+                group["peak"] = group["lr"]
+        return made
 
     def factor(self, step: int, progress: float) -> float:
         """What the rate is multiplied by at this step (from 0) and share of the run done (0 ... 1)."""
