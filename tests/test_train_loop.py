@@ -43,7 +43,9 @@ def test_micro_batches_train_like_the_whole_batch(augment) -> None:
 
 def test_gradients_of_micro_batches_are_those_of_the_whole_batch(monkeypatch) -> None:
     kept: list[list[Tensor]] = []
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: kept.append([p.grad.clone() for p in self.param_groups[0]["params"]]))
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: kept.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+    )
     for accumulate in (1, 2, 8):
         trainer = tiny_trainer(1, source=SOURCE, accumulate=accumulate, optimiser=Optimiser(clip=1e9, muon=0.0))
         for p in trainer.weights.values():
@@ -153,7 +155,13 @@ def test_a_budget_of_nothing_is_refused(given, said) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"rate": -1.0}, "rate"), ({"rate": 0.0}, "rate"), ({"beta2": 1.0}, "beta2"), ({"clip": 0.0}, "clip"), ({"decay": 2.0}, "decay")],
+    [
+        ({"rate": -1.0}, "rate"),
+        ({"rate": 0.0}, "rate"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"clip": 0.0}, "clip"),
+        ({"decay": 2.0}, "decay"),
+    ],
 )
 def test_an_impossible_optimiser_is_refused(given, said) -> None:
     with pytest.raises(SfumatoError, match=said):
@@ -256,7 +264,9 @@ def test_a_step_that_failed_changed_no_weight() -> None:
     trainer = tiny_trainer(10, source=SOURCE)
     before = {n: p.detach().clone() for n, p in trainer.weights.items()}
     trainer.batch(0)
-    trainer.losses = lambda batch, u, noise: trainer.denoiser(batch.x0, u, batch.cond).lin.flatten(1).sum(1) * float("nan")
+    trainer.losses = lambda batch, u, noise: (
+        trainer.denoiser(batch.x0, u, batch.cond).lin.flatten(1).sum(1) * float("nan")
+    )
     assert "the loss is not" in stopped(trainer)
     assert all(torch.equal(p, before[n]) for n, p in trainer.weights.items())
 
@@ -268,32 +278,47 @@ def test_eight_pictures_are_learned_by_heart() -> None:
     """The loss on fixed noise falls to a fraction of that of the untrained network."""
     eight = small_source(9, seed=3)
     trainer = tiny_trainer(
-        400,
+        200,
         source=eight,
         net=dataclasses.replace(TINY, widths=(16, 32)),
         optimiser=Optimiser(rate=4e-3, warmup=20),
     )
     assert len(eight.train_index) == 8
-    losses = run(trainer, 400)
-    assert sum(losses[-40:]) < 0.3 * sum(losses[:1] * 40), (losses[0], losses[-1])
+    losses = run(trainer, 200)
+    assert sum(losses[-20:]) < 0.25 * sum(losses[:1] * 20), (losses[0], losses[-20:])
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_named_recipe_trains_with_finite_losses(name) -> None:
     recipe = pick_recipe(name, 8)
     net = TransformerConfig(patch=2, width=32, depth=1, head=16) if name == "transformer" else TINY
-    trainer = tiny_trainer(12, source=SOURCE, **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)} | {"net": net, "batch": 8})
+    trainer = tiny_trainer(
+        12,
+        source=SOURCE,
+        **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)} | {"net": net, "batch": 8},
+    )
     assert torch.tensor(run(trainer, 12)).isfinite().all() and trainer.step == 12
 
 
-@pytest.mark.parametrize("process", [VPLinear(), VPCosine(), SubVP(), VE(), RectifiedFlow(), EDM()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "process", [VPLinear(), VPCosine(), SubVP(), VE(), RectifiedFlow(), EDM()], ids=lambda p: type(p).__name__
+)
 def test_every_process_trains_with_every_prediction_and_loss_space(process) -> None:
     for target in (X0(), Eps(), V(), Flow(), EDMTarget()):
-        trainer = tiny_trainer(3, source=SOURCE, process=process, parameterisation=target, objective=SquaredError(target), times=UniformTimes())
+        trainer = tiny_trainer(
+            3,
+            source=SOURCE,
+            process=process,
+            parameterisation=target,
+            objective=SquaredError(target),
+            times=UniformTimes(),
+        )
         assert torch.tensor(run(trainer, 3)).isfinite().all(), target
 
 
-@pytest.mark.parametrize("setting", [Setting(torch.bfloat16, False), Setting(None, True), Setting(torch.bfloat16, True)], ids=str)
+@pytest.mark.parametrize(
+    "setting", [Setting(torch.bfloat16, False), Setting(None, True), Setting(torch.bfloat16, True)], ids=str
+)
 def test_settings_change_the_speed_not_the_result(setting) -> None:
     plain, other = tiny_trainer(30, source=SOURCE), tiny_trainer(30, setting=setting, source=SOURCE)
     one, two = run(plain, 30), run(other, 30)
@@ -339,4 +364,6 @@ def test_the_recipe_measures_the_data() -> None:
     x0 = SOURCE.batch(SOURCE.train_index).x0
     assert recipe.sigma_data == pytest.approx(x0.std().item(), abs=1e-3)
     assert recipe.parameterisation.sigma_data == recipe.objective.space.sigma_data == recipe.sigma_data
-    assert recipe.net.channels == 1 and [s.name for s in recipe.net.slots] == ["class"] and recipe.net.slots[0].size == 2
+    assert (
+        recipe.net.channels == 1 and [s.name for s in recipe.net.slots] == ["class"] and recipe.net.slots[0].size == 2
+    )

@@ -145,7 +145,9 @@ class TwoTokens(nn.Module):
 
     def __init__(self, states: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 * states + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 6))
+        self.layers = nn.Sequential(
+            nn.Linear(2 * states + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 6)
+        )
 
     def forward(self, x: Tensor, level: Tensor, cond) -> Tensor:
         return self.layers(torch.cat([x.flatten(1), level[:, None], level[:, None] ** 2], 1)).reshape(-1, 3, 2)
@@ -178,7 +180,9 @@ def test_training_on_cross_entropy_finds_the_exact_posterior(process) -> None:
         t = stratified(torch.rand(n, generator=generator))
         # `corrupt` draws per sample from Noise; one generator for the batch is the same law and far quicker
         stays = torch.rand(n, 2, generator=generator) < process.alpha(t)[:, None]
-        fallen = torch.full_like(x0, 3) if isinstance(process, Absorbing) else torch.randint(3, (n, 2), generator=generator)
+        fallen = (
+            torch.full_like(x0, 3) if isinstance(process, Absorbing) else torch.randint(3, (n, 2), generator=generator)
+        )
         objective(denoiser(torch.where(stays, x0, fallen), t), x0).mean().backward()
         optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
         optimiser.step()

@@ -49,7 +49,9 @@ def test_a_time_budget_becomes_a_number_of_steps(quick) -> None:
     assert plan.steps == pytest.approx(60.0 / plan.seconds_per_step, rel=0.01, abs=1)
 
 
-@pytest.mark.parametrize("net", [TINY, WIDE, TransformerConfig(patch=2, width=64, depth=2, head=16)], ids=["tiny", "wide", "transformer"])
+@pytest.mark.parametrize(
+    "net", [TINY, WIDE, TransformerConfig(patch=2, width=64, depth=2, head=16)], ids=["tiny", "wide", "transformer"]
+)
 def test_activations_grow_linearly_with_the_batch(net) -> None:
     denoiser = tiny_recipe(SOURCE, net=net).build()
     rows = SOURCE.train_index[:16]
@@ -110,7 +112,9 @@ def test_the_plan_leaves_the_untrained_weights_as_they_were(quick) -> None:
     recipe = tiny_recipe(SOURCE)
     denoiser, fresh = recipe.build(), recipe.build()
     make_plan(denoiser, recipe, SOURCE, Budget(steps=3))
-    assert all(torch.equal(a, b) and a.grad is None for a, b in zip(denoiser.parameters(), fresh.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) and a.grad is None for a, b in zip(denoiser.parameters(), fresh.parameters(), strict=True)
+    )
 
 
 def test_the_probe_leaves_the_network_in_the_setting_it_reports() -> None:
@@ -147,5 +151,3 @@ def test_memory_and_allocator_answers_are_plausible() -> None:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < available_memory() <= physical
     assert isinstance(keep_large_blocks(), bool)
-
-

@@ -113,12 +113,15 @@ def test_a_finished_run_that_is_resumed_does_nothing(tmp_path) -> None:
 
 
 def variant(**changes) -> Recipe:
-    return Recipe(**{"net": TINY, "batch": 8, "ema": EMAConfig(snapshots=4), "optimiser": Optimiser(warmup=5)} | changes)
+    return Recipe(
+        **{"net": TINY, "batch": 8, "ema": EMAConfig(snapshots=4), "optimiser": Optimiser(warmup=5)} | changes
+    )
 
 
 VARIANTS = {
     "augmented, in micro-batches": (variant(augment=Augment(), accumulate=4), FLOAT32),
     "transformer": (variant(net=TransformerConfig(patch=2, width=32, depth=1, head=16, bottleneck=8)), FLOAT32),
+    "AdamW alone": (variant(optimiser=Optimiser(warmup=5, muon=0.0)), FLOAT32),
     "channels_last": (variant(), Setting(None, True)),
     "half precision, channels_last": (variant(), Setting(torch.bfloat16, True)),
 }
@@ -219,7 +222,12 @@ def killed(folder: Path, steps: int, seed: int) -> dict[str, Any]:
         assert checkpoints.verify(run.newest()) and step <= trainer.step <= step + 1, (kill, step, trainer.step)
         resumed_at.append(trainer.step)
     assert resumed_at == sorted(resumed_at) and resumed_at[-1] == steps
-    return {"kills": KILLS, "torn saves": left_behind, "resumed at": resumed_at, "same": same_as_straight(folder, steps)}
+    return {
+        "kills": KILLS,
+        "torn saves": left_behind,
+        "resumed at": resumed_at,
+        "same": same_as_straight(folder, steps),
+    }
 
 
 def same_as_straight(folder: Path, steps: int) -> bool:

@@ -31,7 +31,12 @@ def small_source(n: int = 64, size: int = 8, seed: int = 0) -> Source:
 
 def tiny_recipe(source: Source, **changes) -> Recipe:
     """A network of a few thousand weights, fitted to the source."""
-    made = {"net": TINY, "batch": 8, "optimiser": Optimiser(rate=2e-3, warmup=10), "ema": EMAConfig(snapshots=4)} | changes
+    made = {
+        "net": TINY,
+        "batch": 8,
+        "optimiser": Optimiser(rate=2e-3, warmup=10),
+        "ema": EMAConfig(snapshots=4),
+    } | changes
     return Recipe(**made).fit_to(source)
 
 

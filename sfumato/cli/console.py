@@ -31,7 +31,12 @@ class Line:
         left = f"{_clock(spent / advanced * (1 - share))} left" if advanced > 0 else "..."
         bar = "█" * int(share * 20) + "░" * (20 - int(share * 20))
         message = f"{self.label} {bar} {share:4.0%} {left}  {text}"
-        print(f"\r{message}\033[K" if self.terminal else message, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{message}\033[K" if self.terminal else message,
+            end="" if self.terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def end(self) -> None:
         if self.terminal and self.drawn:

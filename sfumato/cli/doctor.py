@@ -34,7 +34,8 @@ def doctor(options: argparse.Namespace) -> dict[str, Any]:
     if options.run is not None:
         found["run"] = _run(Run(Path(options.run)))
         for row in found["run"]["levels"]:
-            say(f"log(sigma/alpha) {row['from']:+.1f} ... {row['to']:+.1f}: loss {row['loss']:.4f}, knowing nothing {row['nothing']:.4f}")
+            levels = f"log(sigma/alpha) {row['from']:+.1f} ... {row['to']:+.1f}"
+            say(f"{levels}: loss {row['loss']:.4f}, knowing nothing {row['nothing']:.4f}")
         for text in found["run"]["findings"]:
             say(text)
     return found

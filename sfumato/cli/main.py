@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", metavar="NAME", help="default, transformer, flow, ddpm, score, edm")
     train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
     train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64"
+    )
 
     sample = command("sample", "Draw pictures from a run folder or an exported file.")
     sample.add_argument("run", help="run folder or exported .safetensors file")

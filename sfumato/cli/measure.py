@@ -72,7 +72,9 @@ def _curve(run: Run, model: Model, reference: Tensor, features: Features) -> lis
     for k, snapshot in enumerate(stored):
         load_weights(model.denoiser, snapshot.states[min(snapshot.states)])
         scores = measured(generate(model, request).x0, reference, features)
-        rows.append({"step": snapshot.step, **{name: scores[name] for name in ("kid", "kid_se", "fd", "precision", "recall")}})
+        rows.append(
+            {"step": snapshot.step, **{name: scores[name] for name in ("kid", "kid_se", "fd", "precision", "recall")}}
+        )
         line.show((k + 1) / len(stored), f"step {snapshot.step:,}: KID {scores['kid']:.4f}")
     line.end()
     return rows

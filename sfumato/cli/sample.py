@@ -36,7 +36,12 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     except OSError as error:
         raise SfumatoError(f"cannot write {out}: {error}") from error
     say(f"{request.n} pictures in {result.seconds:.2f} s: {out}")
-    return {"images": request.n, "seconds": round(result.seconds, 3), "network_calls": result.network_calls, "out": str(out)}
+    return {
+        "images": request.n,
+        "seconds": round(result.seconds, 3),
+        "network_calls": result.network_calls,
+        "out": str(out),
+    }
 
 
 def export(options: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import signal
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -60,10 +60,10 @@ class CategoricalDenoiser(nn.Module):
         """Belief at time t (float or [B]); x_t int64 [B, ...] in 0 ... states-1."""
         times = torch.full(x_t.shape[:1], t, device=x_t.device) if isinstance(t, float) else t
         kept = torch.as_tensor(self.process.alpha(times))
-        level = (torch.log((1 - kept).clamp_min(1e-6)) - torch.log(kept.clamp_min(1e-6))).div(4).clamp(-3.0, 3.0).float()
+        level = (
+            (torch.log((1 - kept).clamp_min(1e-6)) - torch.log(kept.clamp_min(1e-6))).div(4).clamp(-3.0, 3.0).float()
+        )
         states = nn.functional.one_hot(x_t, self.process.states).movedim(-1, 1).float()
         with torch.autocast(x_t.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None):
             logits = self.net(states, level, cond)
         return self.process.posterior(x_t, t, logits.float())
-
-

@@ -12,7 +12,6 @@ from sfumato.core import Cond, SfumatoError
 from sfumato.denoiser.conditions import Conditioner, SlotSpec
 from sfumato.denoiser.layers import LevelEmbedding, attend, group_norm, zeroed
 
-
 GROUPS = 8  # of every normalisation
 
 
@@ -39,14 +38,18 @@ class UNetConfig:
     def check(self) -> None:
         """Raise SfumatoError when no network has this shape."""
         if not len(self.widths) == len(self.blocks) > 0:
-            raise SfumatoError(f"net.blocks needs one number per level: {len(self.widths)} widths, {len(self.blocks)} blocks")
+            raise SfumatoError(
+                f"net.blocks needs one number per level: {len(self.widths)} widths, {len(self.blocks)} blocks"
+            )
         if any(width % GROUPS or width < 1 for width in self.widths):
             raise SfumatoError(f"net.widths must be multiples of {GROUPS}, not {list(self.widths)}")
         for level in self.attention:
             if not 0 <= level < len(self.widths):
                 raise SfumatoError(f"net.attention names level {level}; there are levels 0 to {len(self.widths) - 1}")
             if self.head < 1 or self.widths[level] % max(1, self.widths[level] // self.head):
-                raise SfumatoError(f"net.widths {self.widths[level]} does not divide into heads of {self.head}: set net.head")
+                raise SfumatoError(
+                    f"net.widths {self.widths[level]} does not divide into heads of {self.head}: set net.head"
+                )
 
 
 class Block(nn.Module):

@@ -110,7 +110,7 @@ class Absorbing(_Categorical):
         return torch.full(tuple(shape), self.mask, dtype=torch.int64, device=device)
 
     def bridge(self, x_t: Tensor, t: Time, s: Time, posterior: Posterior, noise: Noise) -> Tensor:
-        """A draw of q(x_s | x_t, x0 ~ posterior): a masked entry is shown with probability (alpha_s - alpha_t) / (1 - alpha_t)."""
+        """A draw of q(x_s | x_t, x0 ~ posterior): a masked entry appears with probability (alpha_s - alpha_t) / (1 - alpha_t)."""
         shown = (self.alpha(s) - self.alpha(t)) / (1 - self.alpha(t))
         reveal = (x_t == self.mask) & (noise.uniform(x_t.shape, x_t.device) < expand(shown, x_t))
         return torch.where(reveal, posterior.draw(noise), x_t)

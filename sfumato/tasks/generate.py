@@ -95,7 +95,9 @@ def plan(model: Model, request: Request) -> Plan:
     cond = Cond(slots)
     if request.guidance != 1.0 and not cond:
         raise SfumatoError("guidance needs a condition: this model has none, or give --class or --prompt")
-    return Plan(cond, captions, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process))
+    return Plan(
+        cond, captions, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process)
+    )
 
 
 def _drawn(request: Request, stream: int) -> Tensor:
@@ -138,6 +140,10 @@ def generate(model: Model, request: Request, progress: Callable[[int, int], None
         progress(rows.stop, request.n)
     x0 = torch.cat(parts)
     if not bool(x0.isfinite().all()):
-        raise SfumatoError("sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'")
+        raise SfumatoError(
+            "sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'"
+        )
     calls = counted.calls // len(parts)
-    return Result(model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, planned.captions, request)
+    return Result(
+        model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, planned.captions, request
+    )

@@ -49,7 +49,9 @@ class Model:
         weights = {k: p.detach().contiguous() for k, p in self.denoiser.named_parameters()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(weights, path, metadata={"sfumato": json.dumps({k: self.facts[k] for k in KEPT if k in self.facts})})
+            save_file(
+                weights, path, metadata={"sfumato": json.dumps({k: self.facts[k] for k in KEPT if k in self.facts})}
+            )
         except (OSError, SafetensorError) as error:
             raise SfumatoError(f"cannot write {path}: {error}") from error
         return path
@@ -63,7 +65,9 @@ def load(path: str | Path, ema: float | None = None) -> Model:
     path = Path(path)
     if path.is_file():
         if ema is not None:
-            raise SfumatoError("an exported file holds one average: choose its width when exporting from the run folder")
+            raise SfumatoError(
+                "an exported file holds one average: choose its width when exporting from the run folder"
+            )
         facts, weights = _read(path)
     else:
         run = Run(path)
@@ -87,7 +91,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         with safe_open(path, "pt") as file:
             told = (file.metadata() or {}).get("sfumato")
             if told is None:
-                raise SfumatoError(f"{path} holds no Sfumato model: export one with 'sfumato export RUN --to {path.name}'")
+                raise SfumatoError(
+                    f"{path} holds no Sfumato model: export one with 'sfumato export RUN --to {path.name}'"
+                )
             return json.loads(told), {k: file.get_tensor(k) for k in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
         raise SfumatoError(f"{path} cannot be read as a model: {error}") from error

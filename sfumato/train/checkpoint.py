@@ -59,7 +59,9 @@ def verify(folder: Path) -> bool:
     """Whether every file that the manifest names is there with its hash."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text())["sha256"]
-        return bool(hashes) and all(hashlib.sha256((folder / n).read_bytes()).hexdigest() == h for n, h in hashes.items())
+        return bool(hashes) and all(
+            hashlib.sha256((folder / n).read_bytes()).hexdigest() == h for n, h in hashes.items()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

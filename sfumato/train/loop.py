@@ -38,7 +38,9 @@ class Budget:
         if (self.steps is None) == (self.seconds is None):
             raise SfumatoError("give either a number of steps or a time to train for")
         if (self.steps is not None and self.steps < 1) or (self.seconds is not None and not self.seconds > 0):
-            raise SfumatoError(f"nothing to train: the budget is {self.steps or 0} steps, {self.seconds or 0} s; raise it")
+            raise SfumatoError(
+                f"nothing to train: the budget is {self.steps or 0} steps, {self.seconds or 0} s; raise it"
+            )
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,12 @@ class Trainer:
             for key, value in state.items()
         }
         files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments}
-        position = {"step": self.step, "seconds": self.seconds, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps}
+        position = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss_sum": self.loss_sum,
+            "loss_steps": self.loss_steps,
+        }
         return files, position
 
     def load(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

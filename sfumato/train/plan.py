@@ -61,7 +61,8 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
         accumulate = next(k for k in range(accumulate + 1, recipe.batch + 1) if recipe.batch % k == 0)
     if one + state > 0.9 * free:
         raise SfumatoError(
-            f"one picture at a time needs {(one + state) / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: use a smaller network or --size"
+            f"one picture at a time needs {(one + state) / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+            "use a smaller network or --size"
         )
     micro = recipe.batch // accumulate
     setting, probed = probe(denoiser, batch.x0[:micro], batch.cond.take(slice(0, micro)))

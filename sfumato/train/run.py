@@ -90,7 +90,9 @@ class Run:
         try:
             return Budget(steps=told["steps"], seconds=told["seconds"])
         except (TypeError, KeyError) as error:
-            raise SfumatoError(f"{self.path / 'run.json'} holds no budget but {told!r}: the run folder is damaged") from error
+            raise SfumatoError(
+                f"{self.path / 'run.json'} holds no budget but {told!r}: the run folder is damaged"
+            ) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, without a last line that a crash cut short."""
@@ -201,7 +203,9 @@ def resume(run: Run, trainer: Trainer) -> None:
     write_text(run.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def fit(run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Iterator[Report]:
+def fit(
+    run: Run, trainer: Trainer, reports: int = 20, checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> Iterator[Report]:
     """Train to the end of the budget, with checkpoints, stored averages and about `reports` rows of the log.
 
     Close the generator to stop early: the run is saved and can be resumed.
