@@ -16,7 +16,7 @@ class EMAConfig:
     """`widths`: relative widths sigma_rel of the averages kept while training; `width`: the one that samples are drawn
     with by default; `snapshots`: how many are stored over a run for choosing any other width afterwards."""
 
-    widths: tuple[float, ...] = (0.05, 0.15)
+    widths: tuple[float, ...] = (0.05, 0.1)
     width: float = 0.1
     snapshots: int = 8
 
