@@ -27,7 +27,7 @@ def start(folder: Path, steps: int, recipe: Recipe = BASE, setting: Setting = FL
     recipe = recipe.fit_to(source)
     trainer = Trainer(recipe.build(), recipe, source, Budget(steps=steps), setting)
     run = Run(folder)
-    run.begin(recipe, source, trainer.budget)
+    run.begin(recipe, source, trainer.budget, trainer.setting)
     return run, trainer
 
 

@@ -65,7 +65,7 @@ def _run(run: Run) -> dict[str, Any]:
     described, recipe = run.describe(), run.recipe()
     told = json.loads((run.path / "source.json").read_text())
     source = open_source(told["source"], told["size"])
-    trainer = _trainer(run, source)
+    trainer = Trainer(recipe.build(), recipe, source, run.budget(), run.setting())
     resume(run, trainer)
     losses, u = validation_losses(trainer)
     t = recipe.times.quantile(u, recipe.process)
@@ -94,13 +94,6 @@ def _run(run: Run) -> dict[str, Any]:
         "overfit": {"before": before, "after": after, "passed": passed},
         "findings": findings,
     }
-
-
-def _trainer(run: Run, source: Source) -> Trainer:
-    recipe = run.recipe()
-    denoiser = recipe.build()
-    setting, _ = probe(denoiser, source.batch(source.train_index[:8]).x0, Cond(), 0.2)
-    return Trainer(denoiser, recipe, source, run.budget(), setting)
 
 
 def _knowing_nothing(trainer: Trainer, t: torch.Tensor) -> torch.Tensor:
@@ -138,9 +131,7 @@ def _overfit(run: Run, source: Source) -> tuple[float, float]:
     """Loss at the start and the end of training a fresh network on eight pictures with the run's own recipe."""
     recipe = dataclasses.replace(run.recipe(), batch=OVERFIT_PICTURES, accumulate=1, condition_dropout=0.0)
     few = source.take(source.train_index[:OVERFIT_PICTURES])
-    denoiser = recipe.build()
-    setting, _ = probe(denoiser, few.batch(few.train_index).x0, Cond(), 0.2)
-    trainer = Trainer(denoiser, recipe, few, Budget(steps=OVERFIT_STEPS), setting)
+    trainer = Trainer(recipe.build(), recipe, few, Budget(steps=OVERFIT_STEPS), run.setting())
     losses = [progress.loss for progress in trainer.steps()]
     tenth = OVERFIT_STEPS // 10
     return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth

@@ -45,16 +45,17 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     source, recipe, budget = _resumed(options, run) if options.resume else _fresh(options, run)
     say(f"data: {len(source):,} pictures of {source.name}, {_shape(source)}")
     denoiser = recipe.build()
-    plan, recipe = make_plan(denoiser, recipe, source, budget)
+    plan, planned = make_plan(denoiser, recipe, source, budget)
     for line in plan.lines():
         say(line)
-    if not options.resume:
-        run.begin(recipe, source, budget)
-        (run.path / "source.json").write_text(json.dumps({"source": options.source, "size": source.codec.height}))
-    trainer = Trainer(denoiser, recipe, source, budget, plan.setting)
     if options.resume:
+        trainer = Trainer(denoiser, recipe, source, budget, run.setting())
         resume(run, trainer)
-        say(f"going on from step {trainer.step:,}")
+        say(f"going on from step {trainer.step:,}, in {trainer.setting}")
+    else:
+        run.begin(planned, source, budget, plan.setting)
+        (run.path / "source.json").write_text(json.dumps({"source": options.source, "size": source.codec.height}))
+        trainer = Trainer(denoiser, planned, source, budget, plan.setting)
     done = _train(run, trainer)
     if not done:
         say(f"stopped at step {trainer.step:,} and saved: go on with --resume")

@@ -38,7 +38,7 @@ class Optimiser:
     run; gradients are clipped to norm `clip`."""
 
     rate: float = 1.5e-3
-    muon: float = 0.02
+    muon: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.01

@@ -26,11 +26,12 @@ from sfumato.settings import from_dict, to_dict
 from sfumato.train import checkpoint
 from sfumato.train.ema import Snapshot, combine
 from sfumato.train.loop import Budget, Progress, Trainer, load_weights
+from sfumato.train.machine import Setting
 from sfumato.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_PAIRS = 256
-DESCRIBED = ("recipe", "data", "codec", "classes", "captions", "budget", "versions")
+DESCRIBED = ("recipe", "data", "codec", "classes", "captions", "budget", "setting", "versions")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Run:
     def snapshots(self) -> Path:
         return self.path / "snapshots"
 
-    def begin(self, recipe: Recipe, source: Source, budget: Budget) -> None:
+    def begin(self, recipe: Recipe, source: Source, budget: Budget, setting: Setting) -> None:
         """Create the folder; SfumatoError when it already holds a run."""
         if (self.path / "run.json").exists():
             raise SfumatoError(f"{self.path} already holds a run: go on with --resume, or choose another --run folder")
@@ -60,6 +61,7 @@ class Run:
                 "classes": list(source.classes),
                 "captions": _some_captions(source),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
+                "setting": {"half": setting.precision is not None, "channels_last": setting.channels_last},
                 "versions": {"sfumato": sfumato.__version__, "torch": torch.__version__},
             }
             write_text(self.path / "run.json", json.dumps(described, indent=1))
@@ -93,6 +95,11 @@ class Run:
             raise SfumatoError(
                 f"{self.path / 'run.json'} holds no budget but {told!r}: the run folder is damaged"
             ) from error
+
+    def setting(self) -> Setting:
+        """How the run began to be computed: going on in another way would make it another run."""
+        told = self.describe()["setting"]
+        return Setting(torch.bfloat16 if told["half"] else None, told["channels_last"])
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, without a last line that a crash cut short."""
