@@ -1,4 +1,4 @@
-"""The main job on real pictures: train five minutes on emoji, measure, and write a report worth looking at.
+"""The main job on real pictures: train five minutes on emoji of people, measure, and write a report worth looking at.
 
     python recipes/demo.py --run runs/demo        (what `make demo` runs)
 
@@ -18,7 +18,7 @@ from sfumato.cli import main as sfumato
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--source", default="emoji")
+    parser.add_argument("--source", default="emoji-people")
     parser.add_argument("--size", default="32")
     parser.add_argument("--minutes", default="5")
     parser.add_argument("--n", default="512", help="pictures to measure with")

@@ -147,3 +147,11 @@ def test_every_emoji_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path))
     source = data.open("emoji")
     assert len(source) > 1_800 and source.codec.spec == (3, 32, 32) and source.summary()["blank"] == 0
+
+
+def test_people_are_people_with_one_skin_tone_at_most() -> None:
+    glyphs, _, _ = ALL_GLYPHS("emoji-people")
+    captions = [caption for _, caption in glyphs]
+    toned = [c for c in captions if "skin tone" in c]
+    assert 1_200 < len(glyphs) < 1_800 and len(toned) > 800 and all(c.count("skin tone") == 1 for c in toned)
+    assert "woman artist medium-dark skin tone" in captions and not [c for c in captions if c.startswith("flag of")]

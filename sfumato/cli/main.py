@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     budget = train.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
-    train.add_argument("--recipe", metavar="NAME", help="default, transformer, flow, ddpm, score, edm")
+    train.add_argument("--recipe", metavar="NAME", help="default, transformer, ddpm, score, edm")
     train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
     train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
     train.add_argument(

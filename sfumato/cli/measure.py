@@ -46,7 +46,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     line = Line("sampling")
     drawn = generate(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
-    real = trained.batch(trained.train_index[: options.n]).x0 if trained is not None else None
+    real = None
+    if trained is not None:  # spread over the set: files are often in an order that means something
+        spread = torch.linspace(0, len(trained.train_index) - 1, min(options.n, len(trained.train_index))).long()
+        real = trained.batch(trained.train_index[spread]).x0
     result = measured(drawn.x0, reference, features, real)
     result["seconds"] = round(drawn.seconds, 2)
     if (run.path / "run.json").exists():

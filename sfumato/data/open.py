@@ -12,7 +12,7 @@ from sfumato.core import SfumatoError
 from sfumato.data import builtin, emoji, folder
 from sfumato.data.source import Source
 
-NAMES = ("digits", "emoji", "fashion-mnist", "fashion-mnist/test")
+NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test")
 
 
 def open(source: str | os.PathLike[str], size: int | None = None, channels: int | None = None) -> Source:
@@ -32,8 +32,8 @@ def open(source: str | os.PathLike[str], size: int | None = None, channels: int 
     name, _, where = given.partition(":")
     if given == "digits":
         loaded = builtin.digits(size)
-    elif given == "emoji":
-        loaded = emoji.load(size)
+    elif given in ("emoji", "emoji-people"):
+        loaded = emoji.load(given, size)
     elif name in ("fashion-mnist", "fashion-mnist/test"):
         loaded = builtin.fashion_mnist(name, where, size)
     elif Path(given).expanduser().is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sfumato.core import SfumatoError
-from sfumato.denoiser import EDMTarget, Eps, Flow, TransformerConfig, UNetConfig
+from sfumato.denoiser import EDMTarget, Eps, TransformerConfig, UNetConfig
 from sfumato.forward import EDM, VE, VPLinear
 from sfumato.train.objective import SquaredError
 from sfumato.train.recipe import Recipe
@@ -18,18 +18,13 @@ def _patch(size: int) -> int:
 
 
 def default(size: int) -> Recipe:
-    """The U-Net behind space-to-depth, EDM's residual target on rectified flow: what the benchmarks chose."""
+    """The U-Net behind space-to-depth, rectified flow with velocity prediction (Liu et al. 2022): what ablations chose."""
     return Recipe(net=UNetConfig(patch=_patch(size)))
 
 
 def transformer(size: int) -> Recipe:
     """The plain transformer on 8 x 8 patches."""
     return Recipe(net=TransformerConfig(patch=max(1, size // 8)))
-
-
-def flow(size: int) -> Recipe:
-    """Rectified flow as published: velocity prediction, velocity loss (Liu et al. 2022)."""
-    return Recipe(net=UNetConfig(patch=_patch(size)), parameterisation=Flow(), objective=SquaredError(Flow()))
 
 
 def ddpm(size: int) -> Recipe:
@@ -68,7 +63,6 @@ def edm(size: int) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "default": default,
     "transformer": transformer,
-    "flow": flow,
     "ddpm": ddpm,
     "score": score,
     "edm": edm,
