@@ -76,8 +76,8 @@ def test_fashion_mnist_of_debian() -> None:
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only every fortieth emoji, and a cache of their own: rendering all takes seconds."""
-    glyphs, versions, licence = ALL_GLYPHS()
-    monkeypatch.setattr(emoji, "_glyphs", lambda: (glyphs[::40], versions, licence))
+    glyphs, versions, licence = ALL_GLYPHS("emoji")
+    monkeypatch.setattr(emoji, "_glyphs", lambda kind: (glyphs[::40], versions, licence))
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -93,7 +93,7 @@ def test_emoji_are_captioned_pictures_on_white(few: Path) -> None:
 
 
 def test_all_emoji_have_names_and_no_skin_tones(few: Path) -> None:
-    glyphs, _, _ = ALL_GLYPHS()
+    glyphs, _, _ = ALL_GLYPHS("emoji")
     captions = dict((path.stem, caption) for path, caption in glyphs)
     assert len(glyphs) > 1_800
     assert captions["1F600"] == "grinning face" and captions["1F1EB-1F1F7"] == "flag of France"
@@ -102,9 +102,9 @@ def test_all_emoji_have_names_and_no_skin_tones(few: Path) -> None:
 
 
 def test_the_right_picture_goes_with_the_right_name(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = {p.stem: (p, c) for p, c in ALL_GLYPHS()[0]}
+    every = {p.stem: (p, c) for p, c in ALL_GLYPHS("emoji")[0]}
     chosen = [every[k] for k in ("1F534", "1F535", "1F7E2")]  # red, blue, green circle
-    monkeypatch.setattr(emoji, "_glyphs", lambda: (chosen, {"test": "circles"}, "none"))
+    monkeypatch.setattr(emoji, "_glyphs", lambda kind: (chosen, {"test": "circles"}, "none"))
     source = data.open("emoji", size=64)
     assert source.captions == ["red circle", "blue circle", "green circle"]
     centre = source.images(torch.arange(3))[:, 32, 32]

@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
-    train.add_argument("source", help="a folder, or digits, fashion-mnist, emoji")
+    train.add_argument("source", help="a folder, or digits, fashion-mnist, emoji, emoji-people")
     train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
     train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
     budget = train.add_mutually_exclusive_group()
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--steps", type=int, default=18, help="moves from noise to data (18)")
     sample.add_argument("--solver", default="dpmpp2m", metavar="NAME")
-    sample.add_argument("--grid", default="karras", metavar="NAME")
+    sample.add_argument("--grid", default="flow", metavar="NAME")
     sample.add_argument("--guidance", type=float, default=1.0, metavar="W", help="classifier-free guidance, 1 = none")
     sample.add_argument("--class", dest="class_name", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")

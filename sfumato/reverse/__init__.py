@@ -2,7 +2,19 @@
 
 from sfumato.reverse.adaptive import AdaptiveODE
 from sfumato.reverse.catalogue import SOLVERS, check, pick_solver, suits
-from sfumato.reverse.grids import DDPM, GRIDS, FromData, Grid, Karras, LogSNR, UpAndDown, cosine, pick_grid, uniform
+from sfumato.reverse.grids import (
+    DDPM,
+    GRIDS,
+    FromData,
+    Grid,
+    Karras,
+    LogSNR,
+    UpAndDown,
+    cosine,
+    flow,
+    pick_grid,
+    uniform,
+)
 from sfumato.reverse.likelihood import bits_per_dimension, log_likelihood
 from sfumato.reverse.loop import PRIOR, Step, sample, walk
 from sfumato.reverse.multistep import IPNDM4, DPMpp2M, UniPC
@@ -36,6 +48,7 @@ __all__ = [
     "bits_per_dimension",
     "check",
     "cosine",
+    "flow",
     "log_likelihood",
     "pick_grid",
     "pick_solver",

@@ -69,6 +69,17 @@ def _in_noise(steps: int, process: Process, u_min: float, spaced: Callable[[floa
     return _ends(steps, process, torch.tensor([process.t_max, *inner, process.t_min], dtype=torch.float64))
 
 
+def flow(steps: int, process: Process) -> Tensor:
+    """Equal steps in sigma / (alpha + sigma), the time of rectified flow, on any linear process: the same noise levels."""
+    if not process.linear:
+        raise _not_linear(process)
+    high = math.exp(-0.5 * process.log_snr(float(process.t_max)))
+    low = math.exp(-0.5 * process.log_snr(float(process.t_min)))
+    tau = torch.linspace(high / (1 + high), low / (1 + low), _count(steps) + 1, dtype=torch.float64).tolist()
+    times = [process.t_of_log_snr(-2 * math.log(v / (1 - v))) for v in tau[:-1]]
+    return _ends(steps, process, torch.tensor([*times, float(process.t_min)]))
+
+
 @dataclass(frozen=True)
 class LogSNR:
     """Equal steps in log-SNR (Lu et al. 2022, DPM-Solver), to sigma / alpha = `u_min` and then to t_min."""
@@ -192,6 +203,7 @@ class UpAndDown:
 
 
 GRIDS: dict[str, Grid] = {
+    "flow": flow,
     "uniform": uniform,
     "log-snr": LogSNR(),
     "karras": Karras(),

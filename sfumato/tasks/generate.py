@@ -31,7 +31,7 @@ class Request:
     seed: int = 0
     steps: int = 18
     solver: str = "dpmpp2m"
-    grid: str = "uniform"
+    grid: str = "flow"
     guidance: float = 1.0
     class_name: str | None = None
     prompt: str | None = None
