@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-# everything runs on the two cores there are; a caller may say otherwise
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 
 demo: $(STAMP)
@@ -23,8 +22,15 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# nothing else may run on the cores; about three hours in all, and an interrupted one goes on where it stopped
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.import_time
+	$(BIN)/python -m benchmarks.solver_overhead
+	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.quality_per_minute
+	$(BIN)/python -m benchmarks.tables
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -229,3 +229,17 @@ def test_two_processes_make_the_run_that_one_makes(tmp_path: Path) -> None:
     described = [Run(p).describe()["setting"] for p in (straight, broken)]
     if described[0] == described[1]:  # the probe may choose differently on a busy machine
         assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_resume_refuses_pictures_that_changed(tmp_path: Path, capsys) -> None:
+    folder, run = tmp_path / "pictures", tmp_path / "run"
+    folder.mkdir()
+    for k in range(12):
+        Image.fromarray(np.full((8, 8), 20 * k, np.uint8)).save(folder / f"{k}.png")
+    command = ["train", str(folder), "--run", str(run)]
+    assert main([*command, "--size", "8", "--steps", "4", *TINY]) == 0
+    (folder / "3.png").rename(folder / "other.png")
+    assert main([*command, "--resume", "--steps", "6"]) == 2
+    assert "restore them" in capsys.readouterr().err
+    (folder / "other.png").rename(folder / "3.png")
+    assert main([*command, "--resume", "--steps", "6"]) == 0

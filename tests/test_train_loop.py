@@ -367,3 +367,11 @@ def test_the_recipe_measures_the_data() -> None:
     assert (
         recipe.net.channels == 1 and [s.name for s in recipe.net.slots] == ["class"] and recipe.net.slots[0].size == 2
     )
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_like_a_plain_one() -> None:
+    plain = tiny_trainer(5, source=SOURCE, optimiser=Optimiser(muon=0.0))
+    compiled = tiny_trainer(5, source=SOURCE, optimiser=Optimiser(muon=0.0), compile=True)
+    assert run(compiled, 5) == pytest.approx(run(plain, 5), rel=1e-4)
+    assert list(compiled.weights) == list(plain.weights)

@@ -64,7 +64,7 @@ def _machine() -> dict[str, Any]:
 def _run(run: Run) -> dict[str, Any]:
     described, recipe = run.describe(), run.recipe()
     told = json.loads((run.path / "source.json").read_text())
-    source = open_source(told["source"], told["size"])
+    source = open_source(told["source"], told["size"], described["codec"]["channels"])
     trainer = Trainer(recipe.build(), recipe, source, run.budget(), run.setting())
     resume(run, trainer)
     losses, u = validation_losses(trainer)

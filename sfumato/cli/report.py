@@ -33,7 +33,7 @@ def training_source(run: Run) -> Source | None:
     """The data a run was trained on, if it can still be opened."""
     try:
         told = json.loads((run.path / "source.json").read_text())
-        return open_source(told["source"], told["size"])
+        return open_source(told["source"], told["size"], run.describe()["codec"]["channels"])
     except (OSError, ValueError, KeyError, SfumatoError):
         return None
 

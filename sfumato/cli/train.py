@@ -110,14 +110,14 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
         budget = Budget(steps=options.steps)
     elif options.minutes is not None:
         budget = Budget(seconds=60 * options.minutes)
-    source = open_source(options.source, described["codec"]["height"])
+    source = open_source(options.source, described["codec"]["height"], described["codec"]["channels"])
     recipe = run.recipe()
     if dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
         raise SfumatoError(f"{options.source} is not the data this run was trained on: its channels or classes differ")
-    if len(source) != described["data"]["pictures"]:
+    if source.fingerprint != described["data"]["fingerprint"]:
         raise SfumatoError(
-            f"{options.source} holds {len(source)} pictures, the run began with {described['data']['pictures']}: "
-            "restore them, or start a new run folder"
+            f"{options.source} holds {len(source)} pictures, and not the {described['data']['pictures']} that the run "
+            "began with: restore them, or start a new run folder"
         )
     return source, recipe, budget
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,19 @@ class Source:
             slots["text"] = Slot(ids[index], "tokens", mask[index])
         return Batch(self.codec.encode(self.images(index)), Cond(slots), index)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the file names in their order: the same names, the same split and the same order of training."""
+        names = "\n".join(self.keys).encode("utf-8", "surrogateescape")
+        return blake2b(names, digest_size=8).hexdigest()
+
     def summary(self) -> dict[str, Any]:
         """What was loaded and what was left out; JSON-able."""
         channels, height, width = self.codec.spec
         told: dict[str, Any] = {
             "name": self.name,
             "pictures": len(self),
+            "fingerprint": self.fingerprint,
             "height": height,
             "width": width,
             "channels": channels,

@@ -77,7 +77,7 @@ def flow(steps: int, process: Process) -> Tensor:
     low = math.exp(-0.5 * process.log_snr(float(process.t_min)))
     tau = torch.linspace(high / (1 + high), low / (1 + low), _count(steps) + 1, dtype=torch.float64).tolist()
     times = [process.t_of_log_snr(-2 * math.log(v / (1 - v))) for v in tau[:-1]]
-    return _ends(steps, process, torch.tensor([*times, float(process.t_min)]))
+    return _ends(steps, process, torch.tensor([*times, float(process.t_min)], dtype=torch.float64))
 
 
 @dataclass(frozen=True)

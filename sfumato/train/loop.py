@@ -61,6 +61,8 @@ class Trainer:
         self.denoiser, self.recipe, self.source, self.budget, self.setting = denoiser, recipe, source, budget, setting
         setting.apply(denoiser)
         self.weights = dict(denoiser.named_parameters())
+        if recipe.compile:
+            denoiser.net.compile()
         self.optimisers = recipe.optimiser.build(self.weights)
         self.ema = PowerEMA(self.weights, recipe.ema.widths)
         self.order = Order(len(source.train_index), recipe.batch, recipe.seed)

@@ -87,7 +87,7 @@ class Recipe:
 
     `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
     the source has them; `condition_dropout` is the share of samples that see none;
-    `augment` the non-leaky augmentation, if any.
+    `augment` the non-leaky augmentation, if any; `compile` trains through torch.compile (needs a C++ compiler, and a minute).
     """
 
     net: UNetConfig | TransformerConfig = UNetConfig()
@@ -103,6 +103,7 @@ class Recipe:
     condition_dropout: float = 0.1
     augment: Augment | None = None
     sigma_data: float | None = None
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -123,7 +123,7 @@ def test_bad_requests_say_what_to_do():
     for grid in ("karras", "log-snr", "ddpm", "cosine"):
         with pytest.raises(SfumatoError, match="at least 1 step"):
             GRIDS[grid](0, VPLinear())
-    with pytest.raises(SfumatoError, match="unknown grid 'nope'; known: uniform, log-snr, karras"):
+    with pytest.raises(SfumatoError, match="unknown grid 'nope'; known: flow, uniform, log-snr, karras"):
         pick_grid("nope")
     with pytest.raises(SfumatoError, match="unknown solver 'nope'; known: ddpm, ddim"):
         pick_solver("nope")
