@@ -49,7 +49,7 @@ def truncate(path: Path, part: float) -> None:
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
-    fails(tmp_path / "nowhere", "no folder", "nowhere", "digits, emoji, fashion-mnist")
+    fails(tmp_path / "nowhere", "no folder", "nowhere", "digits, emoji, emoji-people, fashion-mnist")
     fails("fasion-mnist", "did you mean 'fashion-mnist'?")
     fails("Emoji", "did you mean 'emoji'?")
     fails("", "a source is a folder or one of")

@@ -152,6 +152,6 @@ def test_combination_does_not_magnify_the_rounding_of_stored_averages() -> None:
     assert abs(weights.sum() - 1) < 1e-5 and np.abs(weights).max() < 20, weights
 
 
-def test_default_widths_leave_room_between_them() -> None:
+def test_the_default_width_is_tracked_and_needs_no_combination() -> None:
     config = EMAConfig()
-    assert min(config.widths) < config.width < max(config.widths)
+    assert min(config.widths) < max(config.widths) and config.width in config.widths

@@ -346,7 +346,7 @@ def test_averaged_weights_are_given_back() -> None:
     trainer = tiny_trainer(20, source=SOURCE)
     run(trainer, 20)
     before = {n: p.detach().clone() for n, p in trainer.weights.items()}
-    with pytest.raises(KeyboardInterrupt), averaged_weights(trainer, 0.15) as denoiser:
+    with pytest.raises(KeyboardInterrupt), averaged_weights(trainer, 0.1) as denoiser:
         assert not denoiser.training
         for n, p in denoiser.named_parameters():
             assert torch.equal(p, trainer.ema.averages[1][n])

