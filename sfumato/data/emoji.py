@@ -100,7 +100,11 @@ def _wanted(kind: str, name: str, points: list[int]) -> bool:
     tones = sum(p in SKIN_TONES for p in points)
     if kind == "emoji":
         return tones == 0
-    return tones <= 1 and not _is_flag(points) and bool(PEOPLE.intersection(name.strip(":").lower().replace(",", "").split("_")))
+    return (
+        tones <= 1
+        and not _is_flag(points)
+        and bool(PEOPLE.intersection(name.strip(":").lower().replace(",", "").split("_")))
+    )
 
 
 def _bare(sequence: str) -> str:

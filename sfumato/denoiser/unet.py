@@ -1,4 +1,4 @@
-"""A U-Net for few operations per picture: space-to-depth stem, one norm per block, attention only where it is cheap."""
+"""A U-Net for few operations per picture: thin at full resolution, one norm per block, attention only where it is cheap."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class UNetConfig:
     half the resolution of the one before; `blocks` per level and side; `attention` the levels that have it."""
 
     channels: int = 1
-    patch: int = 2
-    widths: tuple[int, ...] = (64, 128, 192)
-    blocks: tuple[int, ...] = (1, 1, 1)
+    patch: int = 1
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    blocks: tuple[int, ...] = (1, 1, 1, 1)
     attention: tuple[int, ...] = ()
     embedding: int = 256
     head: int = 32
