@@ -18,7 +18,7 @@ def _patch(size: int) -> int:
 
 
 def default(size: int) -> Recipe:
-    """The U-Net, rectified flow with velocity prediction (Liu et al. 2022): what ablations chose."""
+    """The U-Net, rectified flow with velocity prediction (Liu et al. 2022)."""
     return Recipe(net=UNetConfig(patch=_patch(size)))
 
 
