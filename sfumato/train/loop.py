@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from sfumato.core import Batch, Noise, SfumatoError
-from sfumato.data import Order, Source
+from sfumato.data import Source
 from sfumato.denoiser import Denoiser
 from sfumato.train.ema import PowerEMA
 from sfumato.train.finite import first_non_finite
@@ -65,7 +65,7 @@ class Trainer:
             denoiser.net.compile()
         self.optimisers = recipe.optimiser.build(self.weights)
         self.ema = PowerEMA(self.weights, recipe.ema.widths)
-        self.order = Order(len(source.train_index), recipe.batch, recipe.seed)
+        self.order = recipe.order(source)
         self.step, self.seconds = 0, 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Batch, Cond, SfumatoError
-from sfumato.data import VOCABULARY, Augment, Source
+from sfumato.data import VOCABULARY, Augment, Order, Source
+from sfumato.data.balance import Balance, WeightedOrder, weighted_order
 from sfumato.denoiser import (
     X0,
     Denoiser,
@@ -87,7 +88,8 @@ class Recipe:
 
     `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
     the source has them; `condition_dropout` is the share of samples that see none;
-    `augment` the non-leaky augmentation, if any; `compile` trains through torch.compile (needs a C++ compiler, and a minute).
+    `balance` how often each picture is drawn (None: all alike); `augment` the non-leaky augmentation, if any;
+    `compile` trains through torch.compile (needs a C++ compiler, and a minute).
     """
 
     net: UNetConfig | TransformerConfig = UNetConfig()
@@ -101,6 +103,7 @@ class Recipe:
     accumulate: int = 1
     conditions: tuple[str, ...] = ("class", "text")
     condition_dropout: float = 0.1
+    balance: Balance | None = None
     augment: Augment | None = None
     sigma_data: float | None = None
     compile: bool = False
@@ -143,6 +146,12 @@ class Recipe:
         batch = source.batch(rows)
         names = {spec.name for spec in self.net.slots}
         return Batch(batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names}), batch.index)
+
+    def order(self, source: Source) -> Order | WeightedOrder:
+        """Which training rows come at which step."""
+        if self.balance is None:
+            return Order(len(source.train_index), self.batch, self.seed)
+        return weighted_order(self.balance, source, self.batch, self.seed)
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from `seed` without touching the global generator."""
