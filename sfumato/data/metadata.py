@@ -40,7 +40,7 @@ def read_tables(root: Path, names: list[str]) -> Table:
             if not isinstance(file, str) or not file.strip():
                 raise SfumatoError(f"{at}: no file_name; every row needs the picture's name relative to this file")
             key = (PurePosixPath(name).parent / file.strip().replace("\\", "/")).as_posix()
-            row = {c: _clean(v) for c, v in row.items()}
+            row = {c: clean(v) for c, v in row.items()}
             if not isinstance(row.get("text"), str | None):
                 raise SfumatoError(f"{at}: text is {row['text']!r}; a caption must be text in quotes")
             if key in table.rows:
@@ -56,7 +56,8 @@ def read_tables(root: Path, names: list[str]) -> Table:
     return table
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """A value of a table without surrounding blanks; None where it is empty or not a number."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str) and (not value.strip() or value.strip() in ("NaN", "nan")):
