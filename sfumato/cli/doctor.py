@@ -101,7 +101,7 @@ def _knowing_nothing(trainer: Trainer, t: torch.Tensor) -> torch.Tensor:
 
     Its error in x0 is var sigma^2 / (alpha^2 var + sigma^2) per pixel (the Gaussian posterior's variance).
     """
-    x0 = trainer.source.batch(trainer.source.train_index[:2048]).x0
+    x0 = trainer.look(trainer.source.train_index[:2048]).x0
     variance = x0.var(0).flatten() if len(x0) > 1 else torch.zeros(x0[0].numel())
     alpha, sigma = trainer.recipe.process.alpha_sigma(t)
     error = (variance * sigma[:, None] ** 2 / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)).mean(1)
@@ -129,7 +129,9 @@ def _findings(run: Run, trainer: Trainer, levels: list[dict[str, float]]) -> lis
 
 def _overfit(run: Run, source: Source) -> tuple[float, float]:
     """Loss at the start and the end of training a fresh network on eight pictures with the run's own recipe."""
-    recipe = dataclasses.replace(run.recipe(), batch=OVERFIT_PICTURES, accumulate=1, condition_dropout=0.0)
+    recipe = dataclasses.replace(
+        run.recipe(), batch=OVERFIT_PICTURES, accumulate=1, condition_dropout=0.0, balance=None
+    )
     few = source.take(source.train_index[:OVERFIT_PICTURES])
     trainer = Trainer(recipe.build(), recipe, few, Budget(steps=OVERFIT_STEPS), run.setting())
     losses = [progress.loss for progress in trainer.steps()]

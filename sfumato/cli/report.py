@@ -82,17 +82,17 @@ def _history(run: Run, metrics: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _shown(model: Model, x: Tensor, t: float) -> list[Image.Image]:
-    """x_t as pictures, scaled back to the range of the data."""
+    """x_t as pictures, scaled back to the spread of the data."""
     process = model.denoiser.process
     assert isinstance(process, GaussianProcess)
     alpha, sigma = process.alpha_sigma(t)
-    return model.codec.decode((x / (alpha**2 + sigma**2) ** 0.5).clamp(-1, 1))
+    return model.codec.decode(x / (alpha**2 + sigma**2) ** 0.5)
 
 
 def _forward(model: Model, source: Source) -> Strip:
     """Training pictures on the way to noise, one eps per row, at times equally far apart in log-SNR."""
     process = model.denoiser.process
-    x0 = source.batch(source.train_index[:STRIP_ROWS]).x0
+    x0 = model.codec.encode(source.images(source.train_index[:STRIP_ROWS]))
     times = [0.0] + pick_grid("log-snr")(14, process).flip(0)[3:11].tolist()
     noise = Noise.of(0, len(x0))
     columns = [_shown(model, process.corrupt(x0, t, noise.at(0)) if t > 0 else x0, t) for t in times]

@@ -142,7 +142,7 @@ def _stop_asked() -> Iterator[list[int]]:
 
 def _train(run: Run, trainer: Trainer) -> bool:
     """Train with a progress line and previews; False when stopped early by the user."""
-    model = Model(trainer.denoiser, trainer.source.codec, {**run.describe()})
+    model = Model(trainer.denoiser, trainer.recipe.codec(trainer.source.codec), {**run.describe()})
     line, shown, validation = Line("training"), trainer.share, None
     with _stop_asked() as asked:
         steps = fit(run, trainer)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from sfumato.core import Noise, SfumatoError, Slot
 
 WIDTH = 6  # of the vector: flip, shift down, shift right, log2 scale, cos(angle) - 1, sin(angle)
+COLOURS = 5  # of the vector of colour: added, log2 contrast, cos(angle) - 1, sin(angle), log2 saturation
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,66 @@ class Augment:
         shape = [len(x0), 1, 1, 1]
         shape[axis] = side
         return x0.gather(axis, place.reshape(shape).expand(x0.shape))
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Random brightness, contrast, hue and saturation with their vector [B, 5]; zeros mean an untouched picture.
+
+    Each with probability `p`, alone of the rest, in this order: add brightness * normal; multiply by 2^(contrast *
+    normal); turn the colours about the grey axis by an angle uniform in +-`hue` * pi; multiply their distance from that
+    axis by 2^(saturation * normal); values are clamped to [-1, 1] at the end. Grey pictures take part in the first two.
+    Karras et al. 2020 (ADA, arXiv 2006.06676), appendix B. Sample without the slot, or with `nothing(B)`.
+    """
+
+    p: float = 0.12
+    brightness: float = 0.2
+    contrast: float = 0.5
+    hue: float = 1.0
+    saturation: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("p", 1.0), ("brightness", 2.0), ("contrast", 4.0), ("hue", 1.0), ("saturation", 4.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise SfumatoError(f"colour {name} must lie in 0..{most:g}, not {getattr(self, name)}")
+
+    @staticmethod
+    def nothing(n: int) -> Slot:
+        """The slot "colour" of n untouched pictures."""
+        return Slot(torch.zeros(n, COLOURS), "vector")
+
+    def __call__(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Slot]:
+        """x0 float32 [B, C, H, W] in [-1, 1] -> (changed pictures in [-1, 1], slot "colour"); pure in `noise`."""
+        vector = self.draw(x0, noise)
+        return _where(vector.any(1), x0, vector, _tint), Slot(vector, "vector")
+
+    def draw(self, x0: Tensor, noise: Noise) -> Tensor:
+        """What to do with each picture, float32 [B, 5]: added, log2 contrast, cos(angle) - 1, sin, log2 saturation."""
+        u, normal = noise.at(0).uniform((len(x0), 5)), noise.at(1).normal((len(x0), 3))
+        angle = (2 * u[:, 4] - 1) * self.hue * math.pi
+        scaled = [self.brightness * normal[:, 0], self.contrast * normal[:, 1], angle.cos() - 1, angle.sin()]
+        chosen = (u[:, :4] < self.p)[:, [0, 1, 2, 2, 3]]
+        vector = torch.stack([*scaled, self.saturation * normal[:, 2]], 1) * chosen
+        if x0.shape[1] == 1:
+            vector[:, 2:] = 0
+        return vector.to(x0.device)
+
+
+def _tint(x0: Tensor, vector: Tensor) -> Tensor:
+    """Do what the colour vectors say."""
+    added, contrast = (vector[:, :1], torch.exp2(vector[:, 1:2]))
+    x0 = (x0 + added[..., None, None]) * contrast[..., None, None]
+    if x0.shape[1] == 3:
+        grey = torch.full((3, 3), 1 / 3, device=x0.device)
+        across = torch.eye(3, device=x0.device) - grey
+        turn = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=x0.device) / 3**0.5  # (1, 1, 1) / sqrt(3) x
+        cos, sin, saturation = (
+            vector[:, 2, None, None] + 1,
+            vector[:, 3, None, None],
+            torch.exp2(vector[:, 4, None, None]),
+        )
+        x0 = torch.einsum("bij,bjhw->bihw", grey + saturation * (cos * across + sin * turn), x0)
+    return x0.clamp(-1, 1)
 
 
 def _where(chosen: Tensor, x0: Tensor, given: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -124,15 +124,15 @@ def _by_class(rule: Temperature | EffectiveNumber, labels: Tensor, within: Tenso
 
 def _capped(weights: Tensor, marked: Tensor, cap: float) -> Tensor:
     """Weights [n] that sum to 1, with the marked ones scaled down to a share of `cap` where they have more."""
-    share = weights[marked].sum()
+    share, rest = weights[marked].sum(), weights[~marked].sum()
     if share <= cap:
         return weights
-    if share >= 1:
+    if rest <= 0:
         raise SfumatoError(
             f"all pictures to learn from are marked as AI-made, so their share cannot be {cap:g}: "
             "add others, or give --ai-made allow"
         )
-    return torch.where(marked, weights * (cap / share), weights * ((1 - cap) / (1 - share)))
+    return torch.where(marked, weights * (cap / share), weights * ((1 - cap) / rest))
 
 
 def parse(text: str) -> Balance:

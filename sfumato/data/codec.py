@@ -70,6 +70,10 @@ class PixelCodec:
             rows.append(as_uint8(flatten(picture), self.channels))
         return np.stack(rows) if rows else np.zeros((0, self.height, self.width, self.channels), np.uint8)
 
+    def scaled(self, x0: Tensor) -> Tensor:
+        """x0 -> pictures as numbers in [-1, 1]: the same, clamped."""
+        return x0.clamp(-1, 1)
+
     def pixels(self, x0: Tensor) -> np.ndarray:
         """x0 [B, C, H, W] of any float type -> uint8 [B, H, W, C]; values outside [-1, 1] are clamped.
 

@@ -145,5 +145,5 @@ def generate(model: Model, request: Request, progress: Callable[[int, int], None
         )
     calls = counted.calls // len(parts)
     return Result(
-        model.codec.decode(x0), x0.clamp(-1, 1), time.perf_counter() - start, calls, planned.captions, request
+        model.codec.decode(x0), model.codec.scaled(x0), time.perf_counter() - start, calls, planned.captions, request
     )

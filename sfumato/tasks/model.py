@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sfumato.core import SfumatoError
-from sfumato.data import PixelCodec
+from sfumato.data import PixelCodec, StandardCodec
 from sfumato.denoiser import Denoiser
 from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
@@ -26,7 +26,7 @@ class Model:
     """A denoiser with its codec and what `run.json` tells; `generate` makes pictures."""
 
     denoiser: Denoiser
-    codec: PixelCodec
+    codec: PixelCodec | StandardCodec
     facts: dict[str, Any]
 
     @property
@@ -75,7 +75,7 @@ def load(path: str | Path, ema: float | None = None) -> Model:
     try:
         recipe, codec = from_dict(Recipe, facts["recipe"]), facts["codec"]
         denoiser = recipe.build()
-        codec = PixelCodec(codec["height"], codec["width"], codec["channels"])
+        codec = recipe.codec(PixelCodec(codec["height"], codec["width"], codec["channels"]))
     except KeyError as error:
         raise SfumatoError(f"{path} lacks {error}: it was damaged or written by another version") from error
     load_weights(denoiser, weights)

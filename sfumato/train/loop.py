@@ -81,16 +81,8 @@ class Trainer:
 
     def batch(self, step: int) -> tuple[Batch, Noise]:
         """The batch of a step (from 0), augmented and with conditions dropped, and its noise."""
-        recipe = self.recipe
-        noise = Noise.of(recipe.seed, recipe.batch).at(step)
-        batch = self.look(self.source.train_index[self.order.at(step)])
-        x0, cond = batch.x0, batch.cond
-        if cond and recipe.condition_dropout > 0:
-            cond = cond.null(where=noise.at(3).uniform((len(x0),)) < recipe.condition_dropout)
-        if recipe.augment is not None:
-            x0, done = recipe.augment(x0, noise.at(4))
-            cond = cond | {"augment": done}
-        return Batch(x0, cond, batch.index), noise
+        noise = Noise.of(self.recipe.seed, self.recipe.batch).at(step)
+        return self.recipe.look(self.source, self.source.train_index[self.order.at(step)], noise), noise
 
     def losses(self, batch: Batch, u: Tensor, noise: Noise) -> Tensor:
         """Loss per sample [B] at the quantiles u [B] of the recipe's times."""

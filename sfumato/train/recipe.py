@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.core import Batch, Cond, SfumatoError
-from sfumato.data import VOCABULARY, Augment, Order, Source
+from sfumato.core import Batch, Cond, Noise, SfumatoError
+from sfumato.data import VOCABULARY, Augment, Captions, Colour, Order, PixelCodec, Source, Standard, StandardCodec
 from sfumato.data.balance import Balance, WeightedOrder, weighted_order
 from sfumato.denoiser import (
     X0,
@@ -88,7 +88,8 @@ class Recipe:
 
     `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
     the source has them; `condition_dropout` is the share of samples that see none;
-    `balance` how often each picture is drawn (None: all alike); `augment` the non-leaky augmentation, if any;
+    `balance` how often each picture is drawn (None: all alike); `captions` how captions are changed; `augment` and
+    `colour` the non-leaky augmentations; `standard` standardises what the network sees, fitted to the training rows;
     `compile` trains through torch.compile (needs a C++ compiler, and a minute).
     """
 
@@ -104,7 +105,10 @@ class Recipe:
     conditions: tuple[str, ...] = ("class", "text")
     condition_dropout: float = 0.1
     balance: Balance | None = None
+    captions: Captions | None = None
     augment: Augment | None = None
+    colour: Colour | None = None
+    standard: Standard | None = None
     sigma_data: float | None = None
     compile: bool = False
     seed: int = 0
@@ -122,7 +126,12 @@ class Recipe:
                 f"use --size {math.ceil(max(height, width) / self.net.multiple) * self.net.multiple}"
             )
         net = dataclasses.replace(self.net, channels=channels, slots=self._slots(source))
-        sample = source.batch(source.train_index[:: max(1, len(source.train_index) // 1024)]).x0
+        standard, rows = self.standard, source.train_index
+        if standard is not None and not standard.fitted:
+            standard = standard.fit(source.batch(part).x0 for part in rows.split(1024))
+        sample = source.batch(rows[:: max(1, len(rows) // 1024)]).x0
+        if standard is not None:
+            sample = standard(sample)
         sigma = self.sigma_data or max(0.05, round(float(sample.std()), 3))
         target = self.parameterisation
         if isinstance(target, EDMTarget):
@@ -130,22 +139,50 @@ class Recipe:
         objective = self.objective
         if isinstance(objective.space, EDMTarget):
             objective = dataclasses.replace(objective, space=EDMTarget(sigma))
-        return dataclasses.replace(self, net=net, sigma_data=sigma, parameterisation=target, objective=objective)
+        return dataclasses.replace(
+            self, net=net, standard=standard, sigma_data=sigma, parameterisation=target, objective=objective
+        )
 
     def _slots(self, source: Source) -> tuple[SlotSpec, ...]:
         cond = source.batch(source.train_index[:1]).cond
         sizes = {"class": len(source.classes), "text": VOCABULARY}
         chosen = {name: slot for name, slot in cond.items() if name in self.conditions}
         slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in chosen.items()]
-        if self.augment is not None:
-            slots.append(SlotSpec("augment", "vector", Augment.nothing(1).value.shape[1]))
+        if self.captions is not None and "text" not in chosen:
+            raise SfumatoError("caption rules need captions: this data has none, or `conditions` leaves them away")
+        for name, kind in (("augment", self.augment), ("colour", self.colour)):
+            if kind is not None:
+                slots.append(SlotSpec(name, "vector", kind.nothing(1).value.shape[1]))
         return tuple(slots)
 
-    def look(self, source: Source, rows: Tensor) -> Batch:
-        """Rows int64 [B] of the source as the network sees them: with the conditions it was built for."""
+    def codec(self, pixels: PixelCodec) -> PixelCodec | StandardCodec:
+        """The codec between pictures and what the network sees."""
+        return pixels if self.standard is None else StandardCodec(pixels, self.standard)
+
+    def look(self, source: Source, rows: Tensor, noise: Noise | None = None) -> Batch:
+        """Rows int64 [B] of the source as the network sees them: with the conditions it was built for, standardised.
+
+        With `noise` (one stream per row) as training sees them: captions changed, conditions dropped, augmented.
+        """
         batch = source.batch(rows)
         names = {spec.name for spec in self.net.slots}
-        return Batch(batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names}), batch.index)
+        x0, cond = batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names})
+        if noise is not None:
+            x0, cond = self._varied(x0, cond, source, rows, noise)
+        return Batch(x0 if self.standard is None else self.standard(x0), cond, batch.index)
+
+    def _varied(self, x0: Tensor, cond: Cond, source: Source, rows: Tensor, noise: Noise) -> tuple[Tensor, Cond]:
+        if self.captions is not None:
+            cond = cond | {"text": self.captions([source.captions[k] for k in rows.tolist()], noise.at(5))}
+        if cond and self.condition_dropout > 0:
+            cond = cond.null(where=noise.at(3).uniform((len(x0),)) < self.condition_dropout)
+        if self.augment is not None:
+            x0, done = self.augment(x0, noise.at(4))
+            cond = cond | {"augment": done}
+        if self.colour is not None:
+            x0, done = self.colour(x0, noise.at(6))
+            cond = cond | {"colour": done}
+        return x0, cond
 
     def order(self, source: Source) -> Order | WeightedOrder:
         """Which training rows come at which step."""
