@@ -162,8 +162,10 @@ def test_more_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.Monkey
     for k in range(4):
         save(noise_picture(12, 12, k), tmp_path / f"{k}.png")
     monkeypatch.setattr(source, "LIMIT_BYTES", 4 * 3 * 20**2)
-    assert data.open(tmp_path, size=20).codec.spec == (3, 20, 20)
-    fails(tmp_path, "4 pictures at 21x21", "a size of at most 20", size=21)
+    assert data.open(tmp_path, size=20).summary()["in_memory"]
+    assert not data.open(tmp_path, size=21).summary()["in_memory"]
+    monkeypatch.setattr(source, "LIMIT_BYTES", 1797 * 8**2)
+    fails("digits", "1797 pictures at 9x9", "a size of at most 8", size=9)  # a named source has no files to read again
 
 
 def test_splits_in_one_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 import sfumato.data as data
-from sfumato.data.folder import default_size
+from sfumato.data.load import default_size
 
 
 def noise_picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:

@@ -1,4 +1,4 @@
-"""The one door to data: a name or a folder -> Source."""
+"""The one door to data: a name, a folder, a file or a pattern of shards -> Source."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.core import SfumatoError
-from sfumato.data import builtin, emoji, folder
+from sfumato.data import builtin, emoji
+from sfumato.data.lazy import Lazy, luma
+from sfumato.data.load import load
+from sfumato.data.records import open_records, readable, shown
 from sfumato.data.source import Source
 
 NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test")
 
 
 def open(source: str | os.PathLike[str], size: int | None = None, channels: int | None = None) -> Source:
-    """Load pictures into memory as squares of `size` pixels.
+    """Load pictures as squares of `size` pixels: into memory, or decoded on demand when they are too many for that.
 
-    `source` is a folder of pictures, or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
+    `source` is what `open_records` reads (a folder of pictures, .tar or .parquet shards, a .csv or .jsonl of paths, a
+    folder of Hugging Face datasets), or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
     files of DIR. A folder wins over a name when given as a path ("./emoji"). `size` defaults to a power of two near
     the pictures' median shorter side; `channels` (1 grey, 3 colour) to 1 when every picture is grey, else 3.
     Raises SfumatoError with one clear line for everything the user can mend.
@@ -36,8 +40,8 @@ def open(source: str | os.PathLike[str], size: int | None = None, channels: int 
         loaded = emoji.load(given, size)
     elif name in ("fashion-mnist", "fashion-mnist/test"):
         loaded = builtin.fashion_mnist(name, where, size)
-    elif Path(given).expanduser().is_dir():
-        loaded = folder.load(Path(given).expanduser(), size)
+    elif readable(Path(given).expanduser()):
+        loaded = load(open_records(given), size)
     else:
         raise _unknown(given)
     return _with_channels(loaded, channels)
@@ -53,19 +57,19 @@ def _check(what: str, value: object, least: int, most: int) -> None:
 def _unknown(given: str) -> SfumatoError:
     path = Path(given).expanduser()
     if path.is_file():
-        return SfumatoError(f"{given} is a file; give a folder of pictures (unpack archives first)")
+        return SfumatoError(
+            f"{shown(given)} is a file of a kind that is not read; give a folder of pictures (unpack archives first), .tar or"
+            " .parquet shards, or a .csv or .jsonl of paths"
+        )
     near = get_close_matches(given.lower(), NAMES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return SfumatoError(f"no folder {given!r} and no source of that name; {hint}the sources are: {', '.join(NAMES)}")
 
 
 def _with_channels(source: Source, channels: int | None) -> Source:
-    have = source.pixels.shape[3]
-    if channels is None or channels == have:
+    pixels = source.pixels
+    if channels is None or channels == pixels.shape[3]:
         return source
-    if channels == 3:
-        return source.with_pixels(np.repeat(source.pixels, 3, axis=3))
-    # ITU-R 601 luma in Pillow's own integer arithmetic, so that it equals Image.convert("L")
-    red, green, blue = (source.pixels[..., c].astype(np.uint32) for c in range(3))
-    luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    return source.with_pixels(luma.astype(np.uint8)[..., None])
+    if isinstance(pixels, Lazy):
+        return source.with_pixels(pixels.with_channels(channels))
+    return source.with_pixels(np.repeat(pixels, 3, axis=3) if channels == 3 else luma(pixels))

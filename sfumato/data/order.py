@@ -21,21 +21,59 @@ def _hash63(text: str) -> int:
 
 @lru_cache(maxsize=4)
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(_hash63(f"order/{seed}/{epoch}"))
-    return torch.randperm(n, generator=generator)
+    return _shuffled(n, f"order/{seed}/{epoch}")
+
+
+def _shuffled(n: int, of: str) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_hash63(of)))
+
+
+@dataclass(frozen=True)
+class Window:
+    """How to shuffle what lies on a disk: stretches of `block` neighbours in random order, cut into windows of `rows`
+    places, each shuffled; so at any time only the stretches of one or two windows are read."""
+
+    rows: int
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.block < 1:
+            raise SfumatoError(f"a window needs rows and a block of 1 or more, not {self.rows} and {self.block}")
+
+
+@lru_cache(maxsize=4)
+def _stretches(n: int, block: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """The shuffled stretches' numbers, and the places at which they end."""
+    order = _shuffled(-(-n // block), f"blocks/{seed}/{epoch}")
+    lengths = torch.full((len(order),), block)
+    lengths[order == len(order) - 1] = n - (len(order) - 1) * block
+    return order, lengths.cumsum(0)
+
+
+@lru_cache(maxsize=4)
+def _window(n: int, window: Window, seed: int, epoch: int, number: int) -> Tensor:
+    """The positions of one window of an epoch, shuffled."""
+    order, ends = _stretches(n, window.block, seed, epoch)
+    places = torch.arange(number * window.rows, min((number + 1) * window.rows, n))
+    stretch = torch.searchsorted(ends, places, right=True)
+    begins = torch.cat([ends.new_zeros(1), ends[:-1]])
+    positions = order[stretch] * window.block + places - begins[stretch]
+    return positions[_shuffled(len(positions), f"window/{seed}/{epoch}/{number}")]
 
 
 @dataclass(frozen=True)
 class Order:
     """Shuffled positions 0 ... n-1 without state: the epochs' permutations laid end to end and cut into batches.
 
-    Epoch e is a fresh permutation from (seed, e); `at(step)` covers places step * batch ... (step + 1) * batch - 1 of
-    that endless row, so every position comes exactly once per n places, and a batch may exceed n.
+    Epoch e is a fresh permutation from (seed, e), of the whole set or within a `window`; `at(step)` covers places
+    step * batch ... (step + 1) * batch - 1 of that endless row, so every position comes exactly once per n places, and
+    a batch may exceed n.
     """
 
     n: int
     batch: int
     seed: int = 0
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch < 1:
@@ -49,8 +87,18 @@ class Order:
         pieces = []
         for epoch in range(first // self.n, (last - 1) // self.n + 1):
             start = epoch * self.n
-            pieces.append(_permutation(self.n, self.seed, epoch)[max(first - start, 0) : last - start])
+            pieces += self._places(epoch, max(first - start, 0), min(last - start, self.n))
         return torch.cat(pieces)
+
+    def _places(self, epoch: int, first: int, last: int) -> list[Tensor]:
+        """Places first ... last - 1 of an epoch."""
+        if self.window is None:
+            return [_permutation(self.n, self.seed, epoch)[first:last]]
+        rows = self.window.rows
+        return [
+            _window(self.n, self.window, self.seed, epoch, k)[max(first - k * rows, 0) : last - k * rows]
+            for k in range(first // rows, (last - 1) // rows + 1)
+        ]
 
     def epoch(self, step: int) -> float:
         """How many times the whole set has been seen before this step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +60,15 @@ def fit(picture: Image.Image, size: int) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def read_size(path: Path) -> int:
+def read_size(file: Path | bytes) -> int:
     """Shorter side in pixels, from the header alone; raises Unusable."""
-    with _opened(path) as picture:
+    with _opened(file) as picture:
         return min(picture.size)
 
 
-def read(path: Path, size: int) -> np.ndarray:
-    """A picture file -> uint8 [size, size, 3] by CROP_RULE; raises Unusable with the reason."""
-    with _opened(path) as picture:
+def read(file: Path | bytes, size: int) -> np.ndarray:
+    """A picture file or its bytes -> uint8 [size, size, 3] by CROP_RULE; raises Unusable with the reason."""
+    with _opened(file) as picture:
         try:
             if min(picture.size) >= 8 * size:
                 scale = min(picture.size) / (4 * size)
@@ -79,18 +80,23 @@ def read(path: Path, size: int) -> np.ndarray:
             raise Unusable(f"cannot be decoded ({_brief(error)})") from error
 
 
-def _opened(path: Path) -> Image.Image:
+def check_file(path: Path) -> int:
+    """Size in bytes of a regular file; raises Unusable for anything else, and when it is not there."""
+    if path.is_dir():
+        raise Unusable("a folder, not a picture")
+    if not path.exists():
+        raise Unusable("a link to a file that is not there" if path.is_symlink() else "there is no such file")
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would wait for ever
+        raise Unusable("not a regular file")
+    return about.st_size
+
+
+def _opened(file: Path | bytes) -> Image.Image:
     try:
-        if path.is_dir():
-            raise Unusable("a folder, not a picture")
-        if path.is_symlink() and not path.exists():
-            raise Unusable("a link to a file that is not there")
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # a pipe would wait for ever
-            raise Unusable("not a regular file")
-        if about.st_size == 0:
+        if not (check_file(file) if isinstance(file, Path) else len(file)):
             raise Unusable("empty file (0 bytes)")
-        return Image.open(path)
+        return Image.open(file if isinstance(file, Path) else BytesIO(file))
     except Unusable:
         raise
     except UnidentifiedImageError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data.picture import Unusable
+from sfumato.data.picture import Unusable, check_file
 
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .avif .jp2".split())
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
@@ -65,6 +64,10 @@ class Records(Sequence[Record]):
         told = {name: values[row] for name, values in self.columns.items()}
         return Record(self.keys[row], lambda: self.fetch(row), told, self.locate(row))
 
+    def file(self, row: int) -> Path | bytes:
+        """What to decode: the picture's own file, or its bytes; raises Unusable when they cannot be had."""
+        return self.locate(row) or self.fetch(row)
+
     def __iter__(self) -> Iterator[Record]:
         return (self[row] for row in range(len(self)))
 
@@ -97,13 +100,8 @@ def shown(name: object) -> str:
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; raises Unusable with the reason."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-            raise Unusable("a folder, not a picture" if path.is_dir() else "not a regular file")
+        check_file(path)
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise Unusable(
-            "a link to a file that is not there" if path.is_symlink() else "there is no such file"
-        ) from error
     except PermissionError as error:
         raise Unusable("no permission to read it") from error
     except (OSError, ValueError) as error:

@@ -14,7 +14,8 @@ from torch import Tensor
 from sfumato.core import Batch, Cond, SfumatoError, Slot
 from sfumato.data import text
 from sfumato.data.codec import PixelCodec
-from sfumato.data.order import split
+from sfumato.data.lazy import Lazy
+from sfumato.data.order import Window, split
 
 LIMIT_BYTES = 4 * 2**30
 
@@ -32,20 +33,22 @@ def check_fits(n: int, size: int, channels: int) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures held in memory as uint8 [N, H, W, C], with file names, classes and captions where there are any.
+    """Pictures uint8 [N, H, W, C], in memory or decoded on demand, with names, classes and captions where there are any.
 
-    `labels` is int64 [N] into `classes`, -1 where unknown; `captions` holds "" where missing; `columns` keeps every
-    other column of the metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...).
+    `window` is how training shuffles a set that is not in memory (None: the whole set at once). `labels` is int64 [N]
+    into `classes`, -1 where unknown; `captions` holds "" where missing; `columns` keeps every other column of the
+    metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...).
     """
 
     name: str
-    pixels: np.ndarray
+    pixels: np.ndarray | Lazy
     keys: tuple[str, ...]
     classes: tuple[str, ...] = ()
     labels: Tensor | None = None
     captions: list[str] | None = None
     columns: dict[str, list[Any]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    window: Window | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -59,7 +62,7 @@ class Source:
         chosen = rows.tolist()
         return replace(
             self,
-            pixels=self.pixels[np.asarray(rows)],
+            pixels=self.pixels.take(np.asarray(rows), axis=0),
             keys=tuple(self.keys[k] for k in chosen),
             labels=None if self.labels is None else self.labels[rows],
             captions=None if self.captions is None else [self.captions[k] for k in chosen],
@@ -102,6 +105,11 @@ class Source:
         """Pictures of these rows, uint8 [B, H, W, C]."""
         return self.pixels[np.asarray(index)]
 
+    def expect(self, index: Tensor) -> None:
+        """These rows will be asked for next: a set that is not in memory begins to decode them."""
+        if isinstance(self.pixels, Lazy):
+            self.pixels.expect(np.asarray(index))
+
     def batch(self, index: Tensor) -> Batch:
         """Rows int64 [B] -> x0 float32 [B, C, H, W] in [-1, 1] with the slots "class" and "text" where they exist."""
         slots = {}
@@ -134,6 +142,7 @@ class Source:
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
+            "in_memory": not isinstance(self.pixels, Lazy),
             "skipped": [],
         }
         if len(self) == 1:

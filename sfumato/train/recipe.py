@@ -187,7 +187,7 @@ class Recipe:
     def order(self, source: Source) -> Order | WeightedOrder:
         """Which training rows come at which step."""
         if self.balance is None:
-            return Order(len(source.train_index), self.batch, self.seed)
+            return Order(len(source.train_index), self.batch, self.seed, source.window)
         return weighted_order(self.balance, source, self.batch, self.seed)
 
     def build(self) -> Denoiser:

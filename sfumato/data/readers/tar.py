@@ -74,8 +74,8 @@ def load(name: str, shards: list[Path]) -> Records:
                 key = given if isinstance(given, str) and len(plain or sample.pictures) == 1 else member
                 if key in seen:
                     raise SfumatoError(
-                        f"{shown(shard)}: {shown(key)} again, already in {shown(shards[seen[key]])}; every picture needs a name of"
-                        " its own: leave one of the shards out, or write them anew"
+                        f"{shown(shard)}: {shown(key)} again, already in {shown(shards[seen[key]])}; every picture needs"
+                        " a name of its own: leave one of the shards out, or write them anew"
                     )
                 seen[key] = number
                 keys.append(key)

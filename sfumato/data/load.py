@@ -1,0 +1,158 @@
+"""Records -> Source: every picture decoded once, and kept where that fits into memory."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import PurePosixPath
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from sfumato.core import SfumatoError
+from sfumato.data import source
+from sfumato.data.lazy import Lazy
+from sfumato.data.order import Window
+from sfumato.data.picture import CROP_RULE, Unusable, read, read_size
+from sfumato.data.progress import progress
+from sfumato.data.records import LABEL_COLUMNS, Records, shown
+from sfumato.data.source import Source
+
+CHUNK = 1024  # pictures handed to the readers at a time
+
+
+def default_size(sides: list[int]) -> int:
+    """The power of two nearest to the median shorter side (in log scale), from 8 to 64 pixels."""
+    return int(min(max(2 ** round(np.log2(median(sides))), 8), 64))
+
+
+def load(records: Records, size: int | None) -> Source:
+    """Every picture decoded by CROP_RULE, with classes from a column or the folders in the names, and captions.
+
+    Classes: a `label` or `class` column, else the name of the folder each picture lies in when there are at least two.
+    A set of more than `source.LIMIT_BYTES` decoded is looked through once, and decoded again as batches ask for it.
+    Raises SfumatoError when nothing is usable or the rows fit no picture.
+    """
+    reasons: dict[int, str] = {}
+    with warnings.catch_warnings():  # Pillow warns of large or oddly tagged files; what matters becomes a reason
+        warnings.simplefilter("ignore")
+        rows: Iterable[int] = range(len(records))
+        if size is None:
+            sides = dict(_each(rows, lambda r: read_size(records.file(r)), reasons, "reading headers"))
+            rows, size = list(sides), default_size(list(sides.values())) if sides else 8
+        lazy = len(records) * size * size * 3 > source.LIMIT_BYTES
+        pixels = np.empty((0 if lazy else len(records), size, size, 3), np.uint8)
+
+        def decode(row: int) -> bool:
+            picture = read(records.file(row), size)
+            if not lazy:
+                pixels[row] = picture
+            return bool((picture[..., :1] == picture).all())
+
+        grey = dict(_each(rows, decode, reasons, "looking through the pictures" if lazy else "decoding pictures"))
+    good = np.array(sorted(grey), np.int64)
+    skipped = records.skipped | {records.keys[row]: reasons[row] for row in sorted(reasons)}
+    if not len(good):
+        first = next(f"{shown(name)}: {reason}" for name, reason in skipped.items())
+        raise SfumatoError(f"none of the {len(records)} pictures in {records.where} can be read; the first: {first}")
+    channels = 1 if all(grey.values()) else 3
+    keys = tuple(records.keys[row] for row in good)
+    columns = {name: [values[row] for row in good] for name, values in records.columns.items()}
+    notes = _notes(records, good, reasons)
+    classes, labels, origin = _classes(keys, columns)
+    captions = columns.pop("text", None)
+    if captions is not None:
+        captions = [c or "" for c in captions]
+    return Source(
+        name=records.name,
+        pixels=Lazy(records, good, size, channels) if lazy else _closed(pixels, good, channels),
+        keys=keys,
+        classes=classes,
+        labels=labels,
+        captions=captions if captions and any(captions) else None,
+        columns=columns,
+        notes=notes
+        | {
+            "rule": CROP_RULE,
+            "classes_from": origin,
+            "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
+        },
+        window=Window(records.window, records.block) if lazy else None,
+    )
+
+
+def _closed(pixels: np.ndarray, good: np.ndarray, channels: int) -> np.ndarray:
+    """The good rows only; the gaps are closed in place, for a copy would double the memory."""
+    for place, row in enumerate(good):
+        if place != row:
+            pixels[place] = pixels[row]
+    pixels = pixels[: len(good)]
+    return pixels if channels == 3 else np.ascontiguousarray(pixels[..., :1])
+
+
+def _each(
+    rows: Iterable[int], work: Callable[[int], Any], reasons: dict[int, str], label: str
+) -> Iterator[tuple[int, Any]]:
+    """Do `work` on every row in a thread pool (decoders release the interpreter lock); failures go to `reasons`."""
+
+    def attempt(row: int) -> tuple[int, Any, str | None]:
+        try:
+            return row, work(row), None
+        except Unusable as reason:
+            return row, None, str(reason)
+
+    def all_attempts() -> Iterator[tuple[int, Any, str | None]]:
+        left = iter(rows)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            while chunk := list(islice(left, CHUNK)):
+                yield from pool.map(attempt, chunk)
+
+    for row, value, reason in progress(all_attempts(), len(rows), label):
+        if reason is None:
+            yield row, value
+        else:
+            reasons[row] = reason
+
+
+def _notes(records: Records, good: np.ndarray, reasons: dict[int, str]) -> dict[str, Any]:
+    """What is known of the rows: those without a picture, pictures without one, missing values."""
+    if records.described is None:
+        return records.notes
+    usable = [row for row in good if records.described[row]]
+    lost = records.orphans + [records.keys[row] for row in sorted(reasons) if records.described[row]]
+    if not usable:
+        named = f"; the first row names {shown(lost[0])!r}" if lost else ""
+        raise SfumatoError(f"{records.notes['metadata']}: no row names a usable picture of {records.where}{named}")
+    missing = Counter(name for name, values in records.columns.items() for row in usable if values[row] is None)
+    return records.notes | {
+        "rows_without_picture": {"count": len(lost), "first": lost[:20]},
+        "pictures_without_row": len(good) - len(usable),
+        "missing_values": dict(missing),
+    }
+
+
+def _classes(names: tuple[str, ...], columns: dict[str, list[Any]]) -> tuple[tuple[str, ...], torch.Tensor | None, str]:
+    for column in LABEL_COLUMNS:
+        if column in columns:
+            origin, values = f"column {column!r}", columns.pop(column)
+            found = [None if v is None else str(v) for v in values]
+            break
+    else:
+        origin, found = "subfolders", [PurePosixPath(n).parent.name or None for n in names]
+    kinds = sorted({f for f in found if f is not None}, key=_natural)
+    if len(kinds) < 2:
+        return (), None, "none"
+    place = {k: i for i, k in enumerate(kinds)}
+    labels = torch.tensor([-1 if f is None else place[f] for f in found], dtype=torch.int64)
+    return tuple(kinds), labels, origin
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Numbers by value, before words by letter, so that class "10" follows "9"."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
