@@ -1,4 +1,4 @@
-"""Arguments, errors and exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+"""Arguments, errors and exit codes: 0 done, 1 faults found (audit), 2 bad input (one line on stderr), 130 interrupted."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
     train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
     train.add_argument(
+        "--balance",
+        metavar="RULE",
+        help="how often classes are drawn: equal, temperature=T, effective=BETA, column=NAME",
+    )
+    train.add_argument(
+        "--ai-made", metavar="RULE", help="AI-made pictures: refuse, cap=SHARE of all draws, or allow (allow)"
+    )
+    train.add_argument("--captions", metavar="FILE.json", help="rules that shuffle and expand captions")
+    train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64"
     )
 
@@ -65,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="run folder")
     export.add_argument("--to", required=True, metavar="FILE.safetensors")
     export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
+
+    audit = command("audit", "What is wrong with a set of pictures, and what would put it right; exit code 1 when faults are found.")
+    audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
+    audit.add_argument("--report", metavar="FILE.html", help="write a page with thumbnails of what is wrong")
+
+    pack = command("pack", "Write a set of pictures as WebDataset shards, the pictures' own bytes unchanged.")
+    pack.add_argument("source", help="a folder, .csv or .jsonl of paths, .tar or .parquet shards, ...")
+    pack.add_argument("--out", required=True, metavar="DIR", help="a new folder for the shards")
+    pack.add_argument("--shard-size", type=float, default=256, metavar="MB", help="largest shard in megabytes (256)")
     return parser
 
 
@@ -78,6 +96,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.measure import measure as found
     elif name == "doctor":
         from sfumato.cli.doctor import doctor as found
+    elif name == "audit":
+        from sfumato.cli.audit import run_audit as found
+    elif name == "pack":
+        from sfumato.cli.pack import pack as found
     else:
         from sfumato.cli.sample import export as found
     return found
@@ -94,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sfumato {options.command}: interrupted", file=sys.stderr)
         return 130
+    code = result.pop("exit_code", 0)
     if options.json:
         print(json.dumps(result))
-    return 0
+    return code
 
 
 if __name__ == "__main__":

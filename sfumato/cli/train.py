@@ -17,7 +17,10 @@ from sfumato.cli.console import Line, say
 from sfumato.cli.report import build_report
 from sfumato.core import SfumatoError
 from sfumato.data import Source
+from sfumato.data import balance as balances
+from sfumato.data import captions as caption_rules
 from sfumato.data import open as open_source
+from sfumato.data.hygiene import Policy, ai_marks, parse_policy, with_declared
 from sfumato.measure import grid_image
 from sfumato.settings import override
 from sfumato.tasks import Model, Request, generate
@@ -31,7 +34,9 @@ from sfumato.train import (
     keep_large_blocks,
     make_plan,
     pick_recipe,
+    preparation,
     resume,
+    write_card,
 )
 
 PREVIEWS = 8
@@ -44,6 +49,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     run = Run(Path(options.run))
     source, recipe, budget = _resumed(options, run) if options.resume else _fresh(options, run)
     say(f"data: {len(source):,} pictures of {source.name}, {_shape(source)}")
+    for line in preparation.lines(source.notes):
+        say(line)
     denoiser = recipe.build()
     plan, planned = make_plan(denoiser, recipe, source, budget)
     for line in plan.lines():
@@ -56,11 +63,12 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         run.begin(planned, source, budget, plan.setting)
         (run.path / "source.json").write_text(json.dumps({"source": options.source, "size": source.codec.height}))
         trainer = Trainer(denoiser, planned, source, budget, plan.setting)
+    write_card(run)
     done = _train(run, trainer)
     if not done:
         say(f"stopped at step {trainer.step:,} and saved: go on with --resume")
-    report = build_report(run, source)
-    say(f"report: {report}")
+    report, card = build_report(run, source), write_card(run)
+    say(f"report: {report}, model card: {card}")
     rows = run.rows()
     last = rows[-1] if rows else {"loss": None, "validation_loss": None}
     return {
@@ -74,6 +82,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         "parameters": plan.parameters,
         "finished": done,
         "report": str(report),
+        "card": str(card),
+        "ai_made_share": source.notes["ai_made"]["share"],
     }
 
 
@@ -90,17 +100,28 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
         if options.steps is not None
         else Budget(seconds=60 * (5.0 if options.minutes is None else options.minutes))
     )
-    source = open_source(options.source, options.size)
+    policy = Policy() if options.ai_made is None else parse_policy(options.ai_made)
+    source = with_declared(open_source(options.source, options.size), options.source)
+    policy.check(source)
     recipe = override(pick_recipe(options.recipe or "default", source.codec.height), options.set)
     if options.seed is not None:
         recipe = dataclasses.replace(recipe, seed=options.seed)
-    return source, recipe.fit_to(source), budget
+    if options.balance is not None:
+        recipe = dataclasses.replace(recipe, balance=balances.parse(options.balance))
+    if policy.cap < 1:
+        balance = recipe.balance or balances.Balance()
+        recipe = dataclasses.replace(recipe, balance=dataclasses.replace(balance, ai_made=policy.cap))
+    if options.captions is not None:
+        recipe = dataclasses.replace(recipe, captions=caption_rules.read(options.captions))
+    recipe = recipe.fit_to(source)
+    return preparation.noted(source, recipe, policy), recipe, budget
 
 
 def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
-    for name in ("recipe", "seed", "size"):
+    for name in ("recipe", "seed", "size", "balance", "ai_made", "captions"):
         if getattr(options, name) is not None:
-            raise SfumatoError(f"a resumed run keeps its {name}: leave --{name} away, or start a new run folder")
+            flag = name.replace("_", "-")
+            raise SfumatoError(f"a resumed run keeps its {flag}: leave --{flag} away, or start a new run folder")
     if options.set:
         raise SfumatoError("a resumed run keeps its recipe: leave --set away, or start a new run folder")
     described = run.describe()
@@ -111,6 +132,7 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
     elif options.minutes is not None:
         budget = Budget(seconds=60 * options.minutes)
     source = open_source(options.source, described["codec"]["height"], described["codec"]["channels"])
+    source = with_declared(source, options.source)
     recipe = run.recipe()
     if dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
         raise SfumatoError(f"{options.source} is not the data this run was trained on: its channels or classes differ")
@@ -119,7 +141,14 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
             f"{options.source} holds {len(source)} pictures, and not the {described['data']['pictures']} that the run "
             "began with: restore them, or start a new run folder"
         )
-    return source, recipe, budget
+    told = described["data"].get("ai_made")
+    if told is not None and int(ai_marks(source).sum()) != told["pictures"]:
+        raise SfumatoError(
+            f"{options.source} has {int(ai_marks(source).sum())} pictures marked as AI-made, and not the "
+            f"{told['pictures']} that the run began with: restore the marks, or start a new run folder"
+        )
+    policy = Policy() if told is None else parse_policy(told["rule"])
+    return preparation.noted(source, recipe, policy), recipe, budget
 
 
 @contextmanager

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.core import SfumatoError
+from sfumato.data.open import NAMES
+from sfumato.data.picture import Unusable
+from sfumato.data.progress import progress
+from sfumato.data.records import open_records
 from sfumato.data.source import Source
 
 COLUMN = "ai_made"  # of the metadata
@@ -32,6 +37,28 @@ def _marked(value: Any, key: str) -> bool:
     if word not in YES + NO:
         raise SfumatoError(f"{key!r} has {COLUMN} = {value!r} in the metadata; write true or false")
     return word in YES
+
+
+def with_declared(source: Source, where: str | os.PathLike[str]) -> Source:
+    """The source with what the picture files of `where` declare themselves joined to its column "ai_made".
+
+    Only declarations count (C2PA, IPTC digital source type, parameters that generators write, our own mark); nothing is
+    guessed from pixels. Named sources have no files and stay as they are.
+    """
+    from sfumato.data.audit.declared import claim
+
+    if str(where).partition(":")[0] in NAMES:
+        return source
+    records = open_records(where)
+    place = {key: row for row, key in enumerate(records.keys)}
+    marks = ai_marks(source).tolist()
+    for k, key in enumerate(progress(source.keys, len(source), "reading declarations")):
+        try:
+            found = None if marks[k] or key not in place else claim(records[place[key]].read())
+        except Unusable:  # was readable a moment ago: whatever it declared is no longer there to read
+            found = None
+        marks[k] = marks[k] or (found is not None and found.made)
+    return replace(source, columns={**source.columns, COLUMN: marks}) if any(marks) else source
 
 
 @dataclass(frozen=True)

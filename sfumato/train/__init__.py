@@ -1,5 +1,7 @@
 """Losses, time samplers, the training loop, averages, checkpoints and exact resume."""
 
+from sfumato.train import preparation
+from sfumato.train.card import write_card
 from sfumato.train.ema import EMAConfig, PowerEMA, combine
 from sfumato.train.loop import Budget, Progress, Trainer, load_weights
 from sfumato.train.machine import Setting, keep_large_blocks, probe
@@ -35,7 +37,9 @@ __all__ = [
     "load_weights",
     "make_plan",
     "pick_recipe",
+    "preparation",
     "probe",
     "resume",
     "validation_losses",
+    "write_card",
 ]
