@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
@@ -42,7 +42,7 @@ def load(records: Records, size: int | None) -> Source:
     reasons: dict[int, str] = {}
     with warnings.catch_warnings():  # Pillow warns of large or oddly tagged files; what matters becomes a reason
         warnings.simplefilter("ignore")
-        rows: Iterable[int] = range(len(records))
+        rows: Sequence[int] = range(len(records))
         if size is None:
             sides = dict(_each(rows, lambda r: read_size(records.file(r)), reasons, "reading headers"))
             rows, size = list(sides), default_size(list(sides.values())) if sides else 8
@@ -65,7 +65,10 @@ def load(records: Records, size: int | None) -> Source:
     keys = tuple(records.keys[row] for row in good)
     columns = {name: [values[row] for row in good] for name, values in records.columns.items()}
     notes = _notes(records, good, reasons)
-    classes, labels, origin = _classes(keys, columns)
+    classes, found = class_of(keys, columns)
+    column = next((c for c in LABEL_COLUMNS if columns.pop(c, None) is not None), None)
+    place = {name: k for k, name in enumerate(classes)}
+    origin = f"column {column!r}" if column else "subfolders"
     captions = columns.pop("text", None)
     if captions is not None:
         captions = [c or "" for c in captions]
@@ -74,13 +77,13 @@ def load(records: Records, size: int | None) -> Source:
         pixels=Lazy(records, good, size, channels) if lazy else _closed(pixels, good, channels),
         keys=keys,
         classes=classes,
-        labels=labels,
+        labels=torch.tensor([place.get(f, -1) for f in found], dtype=torch.int64) if classes else None,
         captions=captions if captions and any(captions) else None,
         columns=columns,
         notes=notes
         | {
             "rule": CROP_RULE,
-            "classes_from": origin,
+            "classes_from": origin if classes else "none",
             "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
         },
         window=Window(records.window, records.block) if lazy else None,
@@ -97,7 +100,7 @@ def _closed(pixels: np.ndarray, good: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _each(
-    rows: Iterable[int], work: Callable[[int], Any], reasons: dict[int, str], label: str
+    rows: Sequence[int], work: Callable[[int], Any], reasons: dict[int, str], label: str
 ) -> Iterator[tuple[int, Any]]:
     """Do `work` on every row in a thread pool (decoders release the interpreter lock); failures go to `reasons`."""
 
@@ -137,20 +140,15 @@ def _notes(records: Records, good: np.ndarray, reasons: dict[int, str]) -> dict[
     }
 
 
-def _classes(names: tuple[str, ...], columns: dict[str, list[Any]]) -> tuple[tuple[str, ...], torch.Tensor | None, str]:
-    for column in LABEL_COLUMNS:
-        if column in columns:
-            origin, values = f"column {column!r}", columns.pop(column)
-            found = [None if v is None else str(v) for v in values]
-            break
+def class_of(names: Sequence[str], columns: dict[str, list[Any]]) -> tuple[tuple[str, ...], list[str | None]]:
+    """The classes in order, and the one of each picture; () when there are fewer than two."""
+    column = next((c for c in LABEL_COLUMNS if c in columns), None)
+    if column is not None:
+        found = [None if v is None else str(v) for v in columns[column]]
     else:
-        origin, found = "subfolders", [PurePosixPath(n).parent.name or None for n in names]
+        found = [PurePosixPath(n).parent.name or None for n in names]
     kinds = sorted({f for f in found if f is not None}, key=_natural)
-    if len(kinds) < 2:
-        return (), None, "none"
-    place = {k: i for i, k in enumerate(kinds)}
-    labels = torch.tensor([-1 if f is None else place[f] for f in found], dtype=torch.int64)
-    return tuple(kinds), labels, origin
+    return (tuple(kinds), found) if len(kinds) > 1 else ((), found)
 
 
 def _natural(name: str) -> tuple[int, int, str]:

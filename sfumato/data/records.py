@@ -127,6 +127,8 @@ def open_records(source: str | os.PathLike[str]) -> Records:
             for suffix, reader in ((".tar", tar), (".parquet", parquet)):
                 shards = sorted(p for p in path.rglob(f"*{suffix}") if not p.name.startswith("."))
                 if shards:
+                    if reader is tar:
+                        tar.check_manifest(path)
                     return reader.load(path.resolve().name, _one_split(path, shards))
         return folder.load(path, found)
     if not path.exists() and (shards := expand(given)):

@@ -18,6 +18,7 @@ from sfumato.data.records import LABEL_COLUMNS, SUFFIXES, Columns, Records, show
 
 _PACKED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 _TOLD = ("json", "txt", "cls")
+MANIFEST = "manifest.json"
 MOST_TOLD = 2**20  # bytes of one caption or JSON file
 
 
@@ -48,7 +49,7 @@ class Sample:
                     raise SfumatoError(f"{at}: text is {row['text']!r}; a caption must be text in quotes")
             elif kind == "txt":
                 row["text"] = clean(found)
-            elif not any(row.get(c) is not None for c in LABEL_COLUMNS):
+            elif not any(c in row for c in LABEL_COLUMNS):
                 row["label"] = clean(found)
         return row
 
@@ -188,3 +189,21 @@ def _odd(member: tarfile.TarInfo, picture: bool) -> str:
     if not picture and member.size > MOST_TOLD:
         return f"over {MOST_TOLD // 2**20} MiB: no caption or row"
     return ""
+
+
+def check_manifest(folder: Path) -> None:
+    """Raise SfumatoError when shards that the manifest of a pack names are missing or of another length."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    try:
+        told = {folder / s["file"]: s["bytes"] for s in json.loads(path.read_bytes())["shards"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # another tool's manifest
+    for shard, size in told.items():
+        if not shard.is_file():
+            raise SfumatoError(f"{shown(shard)} is not there, and the manifest beside it names it; copy it again")
+        if shard.stat().st_size != size:
+            raise SfumatoError(
+                f"{shown(shard)} has {shard.stat().st_size:,} bytes, and {size:,} by the manifest; copy it again"
+            )

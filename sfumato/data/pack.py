@@ -1,0 +1,162 @@
+"""Records -> WebDataset shards: .tar files of key.png, key.txt, key.cls and key.json, with a manifest."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from sfumato.core import SfumatoError
+from sfumato.data.load import class_of
+from sfumato.data.picture import Unusable
+from sfumato.data.progress import progress
+from sfumato.data.readers.tar import MANIFEST
+from sfumato.data.records import LABEL_COLUMNS, SUFFIXES, Records, shown
+
+
+def pack(records: Records, out: Path, shard_bytes: int) -> dict[str, Any]:
+    """Write the pictures' own bytes into shards of at most `shard_bytes` (or one picture) below `out`; all or nothing.
+
+    Sample k is 0000000k.png (or the picture's own ending), .txt (caption) where the set has captions, .cls (number of
+    the class, -1 unknown) where it has classes, and .json with the name as `file_name`, the class as `label` and every
+    other column. Pictures that cannot be read are left out and told. Returns the manifest, which is also written.
+    Raises SfumatoError when `out` holds something or cannot be written.
+    """
+    if shard_bytes < 1:
+        raise SfumatoError(f"a shard needs a size above 0, not {shard_bytes} bytes")
+    temporary = None
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SfumatoError(f"{shown(out)} already holds something: choose a folder that is new or empty")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=out.parent))
+        manifest = _write(records, temporary, shard_bytes)
+        temporary.chmod(0o755)
+        os.replace(temporary, out)
+        sync(out.parent)
+    except OSError as error:
+        raise SfumatoError(f"{shown(out)} cannot be written ({error.strerror})") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+@dataclass
+class _Shards:
+    """Shards written one after the other, each closed when the next sample would not fit."""
+
+    folder: Path
+    limit: int
+    done: list[dict[str, Any]] = field(default_factory=list)
+    tar: tarfile.TarFile | None = None
+    pictures: int = 0
+
+    def add(self, members: list[tuple[str, bytes]]) -> None:
+        need = sum(512 + -(-len(raw) // 512) * 512 for _, raw in members)
+        if self.tar is not None:
+            whole = self.tar.offset + need + 1024  # the end mark
+            if -(-whole // tarfile.RECORDSIZE) * tarfile.RECORDSIZE > self.limit:
+                self.close()
+        if self.tar is None:
+            path = self.folder / f"shard-{len(self.done):06d}.tar"
+            self.tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+        for name, raw in members:
+            member = tarfile.TarInfo(name)  # time 0 and no owner: the same set gives the same bytes
+            member.size = len(raw)
+            self.tar.addfile(member, io.BytesIO(raw))
+        self.tar.members = []
+        self.pictures += 1
+
+    def close(self) -> None:
+        if self.tar is None:
+            return
+        self.tar.close()
+        path = Path(os.fsdecode(self.tar.name))
+        sync(path)
+        with path.open("rb") as file:
+            digest = blake2b(digest_size=16)
+            while part := file.read(2**20):
+                digest.update(part)
+        self.done.append(
+            {"file": path.name, "pictures": self.pictures, "bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+        )
+        self.tar, self.pictures = None, 0
+
+
+def _write(records: Records, folder: Path, shard_bytes: int) -> dict[str, Any]:
+    classes, found = class_of(records.keys, records.columns)
+    numbers = {name: k for k, name in enumerate(classes)}
+    named = any(c in records.columns for c in LABEL_COLUMNS)
+    captioned = any(records.columns.get("text", ()))
+    skipped = dict(records.skipped)
+    shards, n = _Shards(folder, shard_bytes), 0
+    for row, record in enumerate(progress(records, len(records), "packing")):
+        try:
+            raw = record.read()
+            ending = _ending(record.key, raw)
+        except Unusable as reason:
+            skipped[record.key] = str(reason)
+            continue
+        told = {"file_name": record.key} | {k: v for k, v in record.columns.items() if k != "text"}
+        members = [(f"{n:08d}{ending}", raw)]
+        if captioned:
+            members.append((f"{n:08d}.txt", (record.columns["text"] or "").encode()))
+        if classes:
+            told = told if named else told | {"label": found[row]}
+            members.append((f"{n:08d}.cls", str(numbers.get(found[row], -1)).encode()))
+        try:
+            members.append((f"{n:08d}.json", json.dumps(told, allow_nan=False).encode()))
+        except (TypeError, ValueError) as error:
+            raise SfumatoError(
+                f"{shown(record.key)}: its row cannot be written as JSON ({error}); leave that column out"
+            ) from error
+        shards.add(members)
+        n += 1
+    shards.close()
+    if not n:
+        first = next((f"; the first: {shown(k)}: {v}" for k, v in skipped.items()), "")
+        raise SfumatoError(f"no picture of {records.where} can be read{first}")
+    manifest = {
+        "format": "sfumato pack 1",
+        "source": records.name,
+        "pictures": n,
+        "classes": list(classes),
+        "captioned": captioned,
+        "shards": shards.done,
+        "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    sync(folder / MANIFEST)
+    sync(folder)
+    return manifest
+
+
+def sync(path: Path) -> None:
+    """Have what was written to a file or a folder reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _ending(key: str, raw: bytes) -> str:
+    """The ending that tells readers the format: the name's own, else by the first bytes."""
+    ending = PurePosixPath(key).suffix.lower()
+    if ending in SUFFIXES:
+        return ending
+    try:
+        with Image.open(io.BytesIO(raw)) as picture:
+            return "." + (picture.format or "png").lower()
+    except Exception as error:  # Pillow raises whatever a broken header leads to
+        raise Unusable("not a picture that Pillow can read") from error
