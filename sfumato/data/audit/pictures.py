@@ -1,0 +1,86 @@
+"""Faults of single pictures, by rules on the statistics of one look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from sfumato.data.audit.finding import Finding
+
+BLANK_FLAT = 0.999  # share of pixels of one colour
+DARK_P99 = 60  # levels: not even the lightest hundredth is lighter
+DARK_P999 = 110  # nor are there lamps, as in a picture of a night
+LIGHT_P01 = 175  # levels: not even the darkest hundredth is darker
+CLIPPED = 0.02  # share of pure white from which a light picture counts as blown out
+SOFT = 0.26  # the steepest step of an edge as a share of its rise
+DETAIL = 3.0  # levels beyond a smooth slope
+ASPECT = 2.8
+TINY_SHARE, TINY_LEAST, TINY_MOST = 1 / 8, 16, 64
+
+
+def faults(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
+    """One finding per picture and fault; a blank picture is only called blank. rows: ROW [N], unread ones left out."""
+    sides = np.minimum(rows["width"], rows["height"]).astype(float)
+    long = np.maximum(rows["width"], rows["height"]) / np.maximum(sides, 1)
+    middle = float(np.median(sides))
+    least = min(middle / 2, min(max(middle * TINY_SHARE, TINY_LEAST), TINY_MOST))
+    widest = max(ASPECT, 2 * float(np.median(long)))
+    for k, key in enumerate(keys):
+        row = rows[k]
+        size = f"{row['width']}x{row['height']} pixels"
+        if sides[k] < least:
+            yield Finding(
+                "tiny",
+                (key,),
+                f"{size}; half of the set has a shorter side of {middle:.0f} or more",
+                "warning",
+                "quarantine",
+            )
+        if long[k] > widest:
+            yield Finding(
+                "odd_aspect",
+                (key,),
+                f"{size}: {long[k]:.1f} to 1; a square crop keeps {1 / long[k]:.0%}",
+                "warning",
+                "quarantine",
+            )
+        tone = _tone(row)
+        if tone is not None:
+            yield Finding(tone[0], (key,), tone[1], "warning", "quarantine")
+        if tone is None and 0 <= row["sharpness"] < SOFT:
+            told = (
+                f"the steepest edges take {1 / row['sharpness']:.1f} pixels to rise, sharp ones at most {1 / SOFT:.1f}"
+            )
+            yield Finding("blurred", (key,), told, "warning", "quarantine")
+        if row["alpha"]:
+            yield Finding("alpha", (key,), "see-through pixels; training sees them on white", "warning", "convert")
+
+
+def _tone(row: np.void) -> tuple[str, str] | None:
+    if row["flat"] >= BLANK_FLAT:
+        return "blank", f"{row['flat']:.1%} of the pixels have one colour"
+    if row["p99"] <= DARK_P99 and row["p999"] <= DARK_P999:
+        return "dark", f"99 % of the pixels are darker than {row['p99']} of 255"
+    if row["p01"] >= LIGHT_P01 and row["clipped"] >= CLIPPED:
+        return (
+            "blown_out",
+            f"99 % of the pixels are lighter than {row['p01']} of 255, {row['clipped']:.0%} are pure white",
+        )
+    if row["detail"] < DETAIL:
+        return "low_information", f"nothing but a smooth surface: {row['detail']:.1f} levels of detail"
+    return None
+
+
+def modes(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
+    """Pictures of another colour mode than most; one finding per mode."""
+    counts = Counter(rows["mode"].tolist())
+    if len(counts) < 2:
+        return
+    most = counts.most_common(1)[0][0]
+    for mode, count in counts.items():
+        if mode != most:
+            files = tuple(k for k, m in zip(keys, rows["mode"].tolist(), strict=True) if m == mode)
+            told = f"{count:,} of mode {mode.decode()} among {counts[most]:,} of mode {most.decode()}"
+            yield Finding("mixed_modes", files, told, "warning", "convert")

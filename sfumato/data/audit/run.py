@@ -1,0 +1,127 @@
+"""The one pass over a source, and everything that is said of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from sfumato.data.audit import pictures, whole
+from sfumato.data.audit.declared import Claim
+from sfumato.data.audit.finding import Audit, Finding
+from sfumato.data.audit.listing import Listing, open_listing
+from sfumato.data.audit.look import ROW, Look, look
+from sfumato.data.audit.pool import each
+from sfumato.data.order import split
+from sfumato.data.picture import Unusable
+
+SECONDS = 30.0  # one file may take
+Progress = Callable[[int, int, str], None]
+
+
+def audit(source: str, progress: Progress | None = None) -> Audit:
+    """Look at every picture of `source` once and say what harms training.
+
+    About 2 kB are kept per picture, so 200,000 pictures need 400 MB. `progress(done, total, what)` is called as the
+    work goes on. Raises SfumatoError when the source cannot be read at all.
+    """
+    listing = open_listing(source)
+    return _judge(listing, *scan(listing, progress or (lambda done, total, what: None)))
+
+
+def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, dict[int, Claim], dict[int, str]]:
+    """One look at every picture, on every core -> (ROW [N], claims by row, reasons by unread row)."""
+    total = len(listing.keys)
+    rows = np.zeros(total, ROW)
+    claims: dict[int, Claim] = {}
+    reasons: dict[int, str] = {}
+
+    def work(row: int) -> Look:
+        try:
+            return look(listing.fetch(row))
+        except Unusable as reason:
+            return Look(reason=str(reason))
+        except Exception as error:  # one bad file must not end the pass
+            return Look(reason=f"cannot be read ({type(error).__name__})")
+
+    late = Look(reason=f"not decoded within {SECONDS:.0f} seconds")
+    with warnings.catch_warnings():  # Pillow warns of large or oddly tagged files; what matters becomes a reason
+        warnings.simplefilter("ignore")
+        for done, (row, seen) in enumerate(each(total, work, os.cpu_count() or 1, SECONDS, late), 1):
+            if seen.row is None:
+                reasons[row] = seen.reason
+            else:
+                rows[row] = seen.row
+            if seen.claim is not None:
+                claims[row] = seen.claim
+            progress(done, total, "looking at pictures")
+    for row in listing.declared:
+        claims.setdefault(row, Claim(True, "the metadata say so"))
+    return rows, claims, reasons
+
+
+def _judge(listing: Listing, rows: np.ndarray, claims: dict[int, Claim], reasons: dict[int, str]) -> Audit:
+    good = np.flatnonzero(rows["read"])
+    keys = [listing.keys[k] for k in good]
+    seen = rows[good]
+    findings = [Finding("corrupt", (name,), why, "error", "quarantine") for name, why in listing.skipped.items()]
+    findings += [
+        Finding("corrupt", (listing.keys[k],), why, "error", "quarantine") for k, why in sorted(reasons.items())
+    ]
+    if len(good):
+        findings += _copies(keys, seen)
+        findings += pictures.faults(keys, seen)
+        findings += pictures.modes(keys, seen)
+        findings += whole.bucket_waste(seen)
+    made = [k for k in good if k in claims and claims[k].made]
+    findings += _claims(listing, {k: claims[k] for k in good if k in claims})
+    classes = Counter(listing.labels[k] for k in good if listing.labels and listing.labels[k] is not None)
+    counted = dict(sorted(classes.items())) if len(classes) > 1 else {}
+    findings += whole.class_imbalance(counted)
+    told: dict[str, int] = {}
+    if listing.captions is not None:
+        captions = [listing.captions[k] for k in good]
+        described = [listing.described is None or listing.described[k] for k in good]
+        findings += whole.caption_faults(keys, captions, described, listing.orphans)
+        told = {
+            "pictures": len(keys),
+            "captioned": sum(bool(c) for c in captions),
+            "different": len({c for c in captions if c}),
+        }
+    return Audit(listing.name, len(good), tuple(findings), counted, told, len(made) / len(good) if len(good) else 0.0)
+
+
+def _copies(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
+    held_out = set(split(keys)[1].tolist())
+    area = rows["width"].astype(np.int64) * rows["height"]
+
+    def found(kind: str, group: list[int], evidence: str, severity: Any) -> Finding:
+        sides = {row in held_out for row in group}
+        across = "; on both sides of the training and validation split" if len(sides) == 2 else ""
+        return Finding(kind, tuple(keys[k] for k in group), evidence + across, severity, "quarantine-others")
+
+    same = np.arange(len(keys))
+    for group, evidence in whole.exact_duplicates(rows):
+        same[group] = group[0]
+        yield found("exact_duplicate", group, evidence, "error")
+    try:
+        from sfumato.data.audit.near import near_duplicates
+    except ImportError:
+        return
+    first = np.flatnonzero(same == np.arange(len(keys)))  # one of each: exact copies are told of already
+    aspect = (rows["width"] / np.maximum(rows["height"], 1))[first]
+    for near in near_duplicates(rows["thumb"][first], rows["colour"][first], aspect):
+        group = sorted((int(first[k]) for k in near.rows), key=lambda k: (-area[k], keys[k]))
+        yield found("near_duplicate", group, near.evidence, "warning")
+
+
+def _claims(listing: Listing, claims: dict[int, Claim]) -> Iterator[Finding]:
+    alike = defaultdict(list)
+    for row, claim in claims.items():
+        alike[claim].append(listing.keys[row])
+    for claim, files in alike.items():
+        yield Finding("ai_made", tuple(files), claim.evidence, "warning" if claim.made else "note", "review")
