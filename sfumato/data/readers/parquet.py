@@ -90,7 +90,7 @@ def load(name: str, shards: list[Path]) -> Records:
                 if pa.types.is_struct(schema.field(picture).type):
                     stored = opened.read(columns=[f"{picture}.path"])
                     cells = stored.column(0).to_pylist() if stored.num_columns else []
-                    paths += [c.get("path") for c in cells]
+                    paths += [(c or {}).get("path") for c in cells]
         except (OSError, pa.ArrowException) as error:
             raise SfumatoError(f"{shown(shard)} is no whole Parquet file ({_brief(error)}); fetch it again") from error
         fallback += [f"{shard.stem}-{row:08d}" for row in range(metadata.num_rows)]

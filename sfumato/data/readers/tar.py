@@ -166,7 +166,7 @@ def _members(shard: Path, skipped: dict[str, str]) -> Iterator[tuple[tarfile.Tar
                 file.seek(tar.offset)
                 if file.read(512) != bytes(512):
                     raise SfumatoError(
-                        f"{where} ends without an end mark or holds no tar archive after byte {tar.offset}; fetch it again"
+                        f"{where} is cut off or damaged at byte {tar.offset:,}: no end mark there; fetch it again"
                     )
     except tarfile.TarError as error:
         raise SfumatoError(f"{where} is no whole tar archive ({error}); fetch it again") from error
