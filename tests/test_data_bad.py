@@ -162,6 +162,7 @@ def test_more_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.Monkey
     for k in range(4):
         save(noise_picture(12, 12, k), tmp_path / f"{k}.png")
     monkeypatch.setattr(source, "LIMIT_BYTES", 4 * 3 * 20**2)
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
     assert data.open(tmp_path, size=20).summary()["in_memory"]
     assert not data.open(tmp_path, size=21).summary()["in_memory"]
     monkeypatch.setattr(source, "LIMIT_BYTES", 1797 * 8**2)

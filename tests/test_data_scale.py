@@ -18,6 +18,7 @@ from scaling import make_folder, make_tar, picture, told
 
 import sfumato.data as data
 from sfumato.core import SfumatoError
+from sfumato.data import load as load_module
 from sfumato.data import source as source_module
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Order, Window
@@ -29,6 +30,11 @@ from sfumato.data.source import Source
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("sets") / "pets")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -270,6 +276,34 @@ def test_pictures_that_cannot_be_used_are_skipped_on_demand_too(folder: Path, tm
     assert len(lazy) == 8
     differ = {k for k in truth.summary() if truth.summary()[k] != lazy.summary()[k]}
     assert differ == {"in_memory"}
+
+
+def test_a_second_look_is_not_needed_unless_a_file_changed(tmp_path: Path, monkeypatch) -> None:
+    """The look is kept by the length and time of every file; one that changed, or a damaged note, means looking again."""
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(source_module, "LIMIT_BYTES", 1)
+    set_ = make_folder(tmp_path / "set", 9)
+    (set_ / "cat/0004.png").write_bytes(b"no picture")
+    looked = []
+    really = load_module.read
+    monkeypatch.setattr(load_module, "read", lambda file, size: looked.append(file) or really(file, size))
+
+    def opened(size: int = 8) -> int:
+        looked.clear()
+        source = data.open(set_, size=size)
+        truth = {"0004": "not a picture that Pillow can read"}
+        assert {Path(s["file"]).stem: s["reason"] for s in source.summary()["skipped"]} == truth
+        assert len(source) == 8 and source.codec.channels == 3
+        return len(looked)
+
+    assert opened() == 9 and opened() == 0 and opened(16) == 9
+    (set_ / "dog/0001.png").write_bytes(picture(77))
+    assert opened() == 9 and opened() == 0
+    for note in (tmp_path / "cache" / "looks").iterdir():
+        note.write_text('{"pictures": 9, "grey": 1, "reasons": []}')
+    assert opened() == 9 and opened() == 0
+    monkeypatch.setenv("SFUMATO_CACHE", "/dev/null/nowhere")
+    assert opened() == 9 == opened()
 
 
 @pytest.mark.parametrize("readers", [1, 2, 5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import sys
 import tarfile
 from collections.abc import Callable
@@ -65,6 +66,25 @@ def compressed(root: Path) -> str:
 
 def not_a_tar(root: Path) -> str:
     (root / "a.tar").write_bytes(picture(0) * 3)
+    return str(root / "a.tar")
+
+
+def negative_length(root: Path) -> str:
+    """A length of -1024 in base 256 would send a reader back to where it came from, for ever."""
+    path = make_tar(root / "a.tar", GOOD)
+    header = bytearray(path.read_bytes()[:512])
+    header[124:136] = (-1024).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    path.write_bytes(path.read_bytes()[:-10240] + bytes(header) + bytes(1024))
+    return str(path)
+
+
+def nested_long_names(root: Path) -> str:
+    """Two thousand headers that each announce a long name for the next."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+    (root / "a.tar").write_bytes((member.tobuf(tarfile.GNU_FORMAT) + b"x" + bytes(511)) * 2000 + bytes(1024))
     return str(root / "a.tar")
 
 
@@ -299,6 +319,8 @@ ERRORS: dict[Callable[[Path], str], str] = {
     truncated: "no whole tar archive (unexpected end of data)",
     cut_between: "cut off or damaged at byte",
     damaged: "cut off or damaged at byte",
+    negative_length: "a.tar",
+    nested_long_names: "no whole tar archive",
     compressed: "a.tar is compressed, so nothing in it can be found by its place; gunzip it first",
     not_a_tar: "no whole tar archive",
     empty_file: "no whole tar archive",
@@ -351,6 +373,38 @@ ERRORS: dict[Callable[[Path], str], str] = {
 def test_errors_are_one_line(tmp_path: Path, case: Callable[[Path], str]) -> None:
     told = line(case(tmp_path))
     assert ERRORS[case] in told, told
+
+
+def test_damaged_bytes_anywhere_in_a_shard(tmp_path: Path) -> None:
+    """300 shards with bytes overwritten, cut or repeated at random: an error of ours or a set, never anything else."""
+    members = [
+        (f"{'long' * 40 * (k % 2)}/{k}.{e}", r)
+        for k in range(3)
+        for e, r in (("png", picture(k)), ("json", b'{"a": 1}'))
+    ]
+    whole = make_tar(tmp_path / "whole.tar", members).read_bytes()
+    rng, outcomes = random.Random(0), {True: 0, False: 0}
+    path = tmp_path / "a.tar"
+    for _ in range(300):
+        raw = bytearray(whole)
+        for _ in range(rng.randrange(1, 8)):
+            at = (
+                rng.randrange(len(raw))
+                if rng.random() < 0.5
+                else rng.randrange(len(raw) // 512) * 512 + rng.randrange(257)
+            )
+            raw[at] = rng.randrange(256)
+        if rng.random() < 0.2:
+            del raw[rng.randrange(len(raw)) :]
+        path.write_bytes(raw)
+        try:
+            for record in open_records(str(path)):
+                record.read()
+            outcomes[True] += 1
+        except SfumatoError as error:
+            assert str(error).isprintable() and len(str(error)) < 600
+            outcomes[False] += 1
+    assert min(outcomes.values()) > 20, outcomes
 
 
 def test_members_that_are_no_plain_files(tmp_path: Path) -> None:

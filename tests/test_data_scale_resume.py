@@ -31,6 +31,11 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "packed"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+
+
 def lazily(packed: Path, monkeypatch: pytest.MonkeyPatch, readers: int = 2) -> Source:
     monkeypatch.setattr(source_module, "LIMIT_BYTES", 1)
     source = data.open(packed, size=8)

@@ -59,10 +59,12 @@ class Lazy:
         index = np.asarray(index)
         out = np.empty((len(index), *self.shape[1:]), np.uint8)
         self._submit(index)
-        for place, row in enumerate(index.tolist()):
-            out[place] = self.ahead[row].result()
-        for row in index.tolist():
-            self.ahead.pop(row, None)
+        try:
+            for place, row in enumerate(index.tolist()):
+                out[place] = self.ahead[row].result()
+        finally:
+            for row in index.tolist():
+                self.ahead.pop(row, None)
         return out
 
     def take(self, index: np.ndarray, axis: int = 0) -> Lazy:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sfumato.core import SfumatoError
-from sfumato.data import source
+from sfumato.data import looks, source
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Window
 from sfumato.data.picture import CROP_RULE, Unusable, read, read_size
@@ -25,6 +25,7 @@ from sfumato.data.records import LABEL_COLUMNS, Records, shown
 from sfumato.data.source import Source
 
 CHUNK = 1024  # pictures handed to the readers at a time
+MOST_SIDES = 4096  # headers read for the default size, spread over the set
 
 
 def default_size(sides: list[int]) -> int:
@@ -36,18 +37,22 @@ def load(records: Records, size: int | None) -> Source:
     """Every picture decoded by CROP_RULE, with classes from a column or the folders in the names, and captions.
 
     Classes: a `label` or `class` column, else the name of the folder each picture lies in when there are at least two.
-    A set of more than `source.LIMIT_BYTES` decoded is looked through once, and decoded again as batches ask for it.
+    A set of more than `source.LIMIT_BYTES` decoded is looked through once (what was found is kept in the cache folder),
+    and decoded again as batches ask for it.
     Raises SfumatoError when nothing is usable or the rows fit no picture.
     """
     reasons: dict[int, str] = {}
+    n = len(records)
     with warnings.catch_warnings():  # Pillow warns of large or oddly tagged files; what matters becomes a reason
         warnings.simplefilter("ignore")
-        rows: Sequence[int] = range(len(records))
         if size is None:
-            sides = dict(_each(rows, lambda r: read_size(records.file(r)), reasons, "reading headers"))
-            rows, size = list(sides), default_size(list(sides.values())) if sides else 8
-        lazy = len(records) * size * size * 3 > source.LIMIT_BYTES
-        pixels = np.empty((0 if lazy else len(records), size, size, 3), np.uint8)
+            some = range(0, n, -(-n // MOST_SIDES))
+            sides = [side for _, side in _each(some, lambda r: read_size(records.file(r)), {}, "reading headers")]
+            size = default_size(sides) if sides else 8
+        lazy = n * size * size * 3 > source.LIMIT_BYTES
+        seen = looks.place(records, size) if lazy else None
+        found = looks.recall(seen, n) if seen else None
+        pixels = np.empty((0 if lazy else n, size, size, 3), np.uint8)
 
         def decode(row: int) -> bool:
             picture = read(records.file(row), size)
@@ -55,13 +60,21 @@ def load(records: Records, size: int | None) -> Source:
                 pixels[row] = picture
             return bool((picture[..., :1] == picture).all())
 
-        grey = dict(_each(rows, decode, reasons, "looking through the pictures" if lazy else "decoding pictures"))
-    good = np.array(sorted(grey), np.int64)
+        if found is None:
+            label = "looking through the pictures" if lazy else "decoding pictures"
+            grey = True
+            for _, one in _each(range(n), decode, reasons, label):
+                grey = grey and one
+            if seen:
+                looks.keep(seen, n, grey, reasons)
+        else:
+            grey, reasons = found
+    good = np.array([row for row in range(n) if row not in reasons], np.int64)
     skipped = records.skipped | {records.keys[row]: reasons[row] for row in sorted(reasons)}
     if not len(good):
         first = next(f"{shown(name)}: {reason}" for name, reason in skipped.items())
-        raise SfumatoError(f"none of the {len(records)} pictures in {records.where} can be read; the first: {first}")
-    channels = 1 if all(grey.values()) else 3
+        raise SfumatoError(f"none of the {n} pictures in {records.where} can be read; the first: {first}")
+    channels = 1 if grey else 3
     keys = tuple(records.keys[row] for row in good)
     columns = {name: [values[row] for row in good] for name, values in records.columns.items()}
     notes = _notes(records, good, reasons)

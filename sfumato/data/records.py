@@ -37,8 +37,9 @@ class Records(Sequence[Record]):
 
     `columns` holds one value per picture, None where missing ("text" is the caption, "label" or "class" the class);
     `described` which pictures had a row at all; `orphans` names with a row but no picture; `skipped` files that were
-    left out, with the reason. Pictures of one stretch of `block` rows lie together on the disk, and stretches that add
-    up to `window` rows may be read in any order at little cost.
+    left out, with the reason; `files` lists the files on the disk that hold the pictures. Pictures of one stretch of
+    `block` rows lie together on the disk, and stretches that add up to `window` rows may be read in any order at little
+    cost.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Records(Sequence[Record]):
     keys: list[str]
     fetch: Callable[[int], bytes]
     locate: Callable[[int], Path | None] = lambda row: None
+    files: Callable[[], Sequence[Path]] = lambda: ()
     columns: dict[str, list[Any]] = field(default_factory=dict)
     described: list[bool] | None = None
     orphans: list[str] = field(default_factory=list)

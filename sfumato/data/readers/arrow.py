@@ -55,6 +55,7 @@ def load(root: Path) -> Records:
         where=shown(root),
         keys=names(columns, paths, [f"row-{row:08d}" for row in range(len(cells))], shown(root)),
         fetch=lambda row: picture_bytes(cells[row].as_py(), root),
+        files=lambda: files,
         columns=columns.values,
         described=columns.described if columns.values else None,
     )

@@ -70,6 +70,7 @@ def of_table(root: Path, name: str, names: list[str], table: Table, skipped: dic
         keys=names,
         fetch=lambda row: read_file(root / names[row]),
         locate=lambda row: root / names[row],
+        files=lambda: [root / n for n in names],
         columns={c: columns.values.get(c, [None] * len(names)) for c in table.columns},
         described=columns.described if table.columns else None,
         orphans=[n for n in table.rows if n not in have],

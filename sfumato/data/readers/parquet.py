@@ -105,6 +105,7 @@ def load(name: str, shards: list[Path]) -> Records:
         where=where,
         keys=names(columns, paths, fallback, where),
         fetch=lambda row: picture_bytes(groups.cell(row), shards[0].parent),
+        files=lambda: shards,
         columns=columns.values,
         described=columns.described if columns.values else None,
         notes={"shards": len(shards)},

@@ -107,6 +107,7 @@ def load(name: str, shards: list[Path]) -> Records:
         where=where,
         keys=keys,
         fetch=fetch,
+        files=lambda: shards,
         columns=columns.values,
         described=columns.described if columns.values else None,
         orphans=orphans,
@@ -146,8 +147,12 @@ def _members(shard: Path, skipped: dict[str, str]) -> Iterator[tuple[tarfile.Tar
                 raise SfumatoError(f"{where} is compressed, so nothing in it can be found by its place; {how} it first")
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
+                before = -1
                 while (member := tar.next()) is not None:
                     tar.members = []  # or it would keep every header
+                    if tar.offset <= before or member.size < 0:  # a negative length would lead in circles
+                        raise SfumatoError(f"{where} is damaged at byte {member.offset:,}; fetch it again")
+                    before = tar.offset
                     ending = member.name.rpartition("/")[2].partition(".")[2].lower()
                     picture = "." + ending.rpartition(".")[2] in SUFFIXES
                     if member.isdir() or not (picture or ending in _TOLD) or _hidden(member.name):
@@ -168,10 +173,14 @@ def _members(shard: Path, skipped: dict[str, str]) -> Iterator[tuple[tarfile.Tar
                     raise SfumatoError(
                         f"{where} is cut off or damaged at byte {tar.offset:,}: no end mark there; fetch it again"
                     )
-    except tarfile.TarError as error:
-        raise SfumatoError(f"{where} is no whole tar archive ({error}); fetch it again") from error
+    except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
+        raise SfumatoError(f"{where} is no whole tar archive ({_brief(error)}); fetch it again") from error
     except OSError as error:
         raise SfumatoError(f"{where} cannot be read ({error.strerror})") from error
+
+
+def _brief(error: Exception) -> str:
+    return shown(" ".join(str(error).split())[:120])
 
 
 def _hidden(name: str) -> bool:
