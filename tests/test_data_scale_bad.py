@@ -76,7 +76,10 @@ def negative_length(root: Path) -> str:
     header[124:136] = (-1024).to_bytes(12, "big", signed=True)
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header):06o}\0 ".encode()
-    path.write_bytes(path.read_bytes()[:-10240] + bytes(header) + bytes(1024))
+    with tarfile.open(path) as tar:
+        tar.getmembers()
+        end = tar.offset
+    path.write_bytes(path.read_bytes()[:end] + bytes(header) + bytes(1024))
     return str(path)
 
 
@@ -319,7 +322,7 @@ ERRORS: dict[Callable[[Path], str], str] = {
     truncated: "no whole tar archive (unexpected end of data)",
     cut_between: "cut off or damaged at byte",
     damaged: "cut off or damaged at byte",
-    negative_length: "a.tar",
+    negative_length: "damaged at byte",
     nested_long_names: "no whole tar archive",
     compressed: "a.tar is compressed, so nothing in it can be found by its place; gunzip it first",
     not_a_tar: "no whole tar archive",
