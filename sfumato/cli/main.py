@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
     audit.add_argument("--report", metavar="FILE.html", help="write a page with thumbnails of what is wrong")
 
+    clean = command("clean", "Make a cleaned set beside the source, by a plan that can be read, edited and undone.")
+    clean.add_argument("source", help="what 'sfumato audit' reads, but no named set; it is never changed")
+    clean.add_argument("--out", required=True, metavar="DIR", help="the cleaned set; its plan is written to DIR.plan.json")
+    clean.add_argument("--only", nargs="+", metavar="KIND", help="kinds of faults to put right (all that can be)")
+    clean.add_argument("--undo", action="store_true", help="put everything in DIR back as it was in the source")
+
     pack = command("pack", "Write a set of pictures as WebDataset shards, the pictures' own bytes unchanged.")
     pack.add_argument("source", help="a folder, .csv or .jsonl of paths, .tar or .parquet shards, ...")
     pack.add_argument("--out", required=True, metavar="DIR", help="a new folder for the shards")
@@ -98,6 +104,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.doctor import doctor as found
     elif name == "audit":
         from sfumato.cli.audit import run_audit as found
+    elif name == "clean":
+        from sfumato.cli.clean import clean as found
     elif name == "pack":
         from sfumato.cli.pack import pack as found
     else:
