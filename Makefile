@@ -30,6 +30,9 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.solver_overhead
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.quality_per_minute
+	$(BIN)/python -m benchmarks.data_matters imbalance
+	$(BIN)/python -m benchmarks.data_matters clean
+	$(BIN)/python -m benchmarks.data_matters collapse
 	$(BIN)/python -m benchmarks.tables
 
 $(STAMP): pyproject.toml constraints.txt

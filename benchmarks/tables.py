@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common
+from benchmarks import common, data_tables
 
 DOC = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 Data = dict[str, Any]
@@ -205,6 +205,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "ablation": ("quality_per_minute", lambda data: variants(data, "sfumato")),
     "tuning": ("quality_per_minute", lambda data: variants(data, "diffusers-fair")),
     "claims": ("quality_per_minute", claims),
+    **data_tables.TABLES,
 }
 
 
@@ -215,7 +216,7 @@ def render(name: str, results: Path) -> str:
     file, make = TABLES[name]
     data = common.read(file, results)
     if data is None:
-        return f"_Not measured yet: `python -m benchmarks.{file}`._"
+        return f"_Not measured yet: `python -m benchmarks.{data_tables.COMMANDS.get(file, file)}`._"
     text = make(data)
     # one line of provenance per results file, under the first of its tables
     first = next(other for other, (source, _) in TABLES.items() if source == file)
@@ -261,6 +262,7 @@ def main() -> None:
     data = common.read("quality_per_minute", args.results)
     if data is not None:
         side_by_side(data, args.results, args.doc.parent / "images" / PICTURE)
+    data_tables.pictures(args.results, args.doc.parent / "images")
     args.doc.write_text(fill(args.doc.read_text(), args.results))
     print(args.doc)
 

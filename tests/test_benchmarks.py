@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ from benchmarks import common, contenders, peers, quality_per_minute, solver_ove
 MODULES = (
     "common",
     "contenders",
+    "data_matters",
+    "data_tables",
     "import_time",
     "peers",
     "quality_per_minute",
@@ -196,8 +199,17 @@ def test_contenders_take_changes_and_refuse_mistakes() -> None:
     for spec in ("nobody", "ddp-defaults:batch=3"):
         with pytest.raises(ValueError, match="unknown contender"):
             contenders.make(spec)
-    for spec in contenders.ABLATION:
-        contenders.make(spec)
+
+
+@pytest.mark.parametrize("spec", contenders.ABLATION)
+def test_every_change_of_the_ablation_can_be_built(spec: str) -> None:
+    """As a worker would build it: a change that no network has must not be found out after hours."""
+    made = contenders.make(spec)
+    few = Source("few", np.zeros((8, 32, 32, 1), np.uint8), tuple("abcdefgh"))
+    recipe = made.recipe.fit_to(few)
+    with torch.device("meta"):
+        denoiser = recipe.build()
+        assert denoiser(torch.zeros(2, 1, 32, 32), torch.full((2,), 0.5)).lin.shape == (2, 1, 32, 32)
 
 
 class Slow:

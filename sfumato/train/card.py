@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
+from sfumato.train.preparation import lines
 from sfumato.train.run import Run, write_text
 
 
@@ -45,7 +46,7 @@ def card(name: str, described: dict[str, Any], log: list[dict[str, Any]]) -> str
         "balance": _dump(recipe.get("balance"), "none: every picture as often as any other"),
         "captions": _dump(recipe.get("captions"), "as they are" if data["captioned"] else "none"),
         "augmentation": _dump([recipe[k] for k in ("augment", "colour") if recipe.get(k)] or None, "none"),
-        "standardised": _dump(data.get("standard"), "no"),
+        "standardised": f"per {data['standard']['per']}" if "standard" in data else "no",
         "process": recipe["process"]["is"],
         "network": recipe["net"]["is"],
         "seed": recipe["seed"],
@@ -56,8 +57,9 @@ def card(name: str, described: dict[str, Any], log: list[dict[str, Any]]) -> str
         facts["training"] = f"{last['step']:,} steps, {last['images']:,} pictures seen, {last['seconds']:,.0f} s"
         facts["validation loss"] = f"{last['validation_loss']:.4f}"
     rows = "\n".join(f"| {key} | {_text(value)} |" for key, value in facts.items())
+    prepared = "".join(f"* {_text(line)}\n" for line in lines(data))
     return (
-        f"# Model card: {_text(name)}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"# Model card: {_text(name)}\n\n| | |\n|---|---|\n{rows}\n\n{prepared}\n"
         "AI-made pictures are counted where the file or its metadata declares it; a picture without a mark is not proof "
         "of the contrary. Everything else about this model is in run.json and report.html.\n"
     )

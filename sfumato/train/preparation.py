@@ -50,8 +50,8 @@ def _standard(source: Source, standard: Standard) -> dict[str, Any]:
 def lines(notes: dict[str, Any]) -> list[str]:
     """The facts in words, one a line; nothing where there is nothing to say."""
     said = []
-    made = notes["ai_made"]
-    if made["pictures"]:
+    made = notes.get("ai_made")
+    if made and made["pictures"]:
         said.append(
             f"AI-made: {made['pictures']:,} pictures ({made['share']:.1%}) are marked, rule {made['rule']}: "
             f"{made['drawn']:.1%} of what training sees"
