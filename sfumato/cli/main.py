@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
-    train.add_argument("source", help="a folder, or digits, fashion-mnist, emoji, emoji-people")
+    train.add_argument("source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people")
     train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
     train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
     budget = train.add_mutually_exclusive_group()

@@ -163,10 +163,8 @@ def _members(shard: Path, skipped: dict[str, str]) -> Iterator[tuple[tarfile.Tar
                         continue
                     raw = None
                     if not picture:
-                        here = tar.offset
                         file.seek(member.offset_data)
                         raw = file.read(member.size)
-                        tar.offset = here
                     yield member, raw
                 file.seek(tar.offset)
                 if file.read(512) != bytes(512):
