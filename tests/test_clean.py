@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from PIL import Image, ImageCms
 import sfumato.data as data
 from sfumato.cli.main import main
 from sfumato.core import SfumatoError
+from sfumato.data.audit import audit
 from sfumato.data.audit.finding import Finding
 from sfumato.data.clean import clean, plan_path, undo
 from sfumato.data.clean.plan import make_plan, read_plan
@@ -154,7 +156,6 @@ def test_sixteen_bits_among_grey_pictures_stay_grey(tmp_path: Path) -> None:
 
 
 def test_a_colour_profile_is_applied(tmp_path: Path) -> None:
-    """A Lab -> sRGB oracle: the pixels of a picture in another space come out as Little CMS says for that profile."""
     root = tmp_path / "in"
     root.mkdir()
     swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -276,11 +277,7 @@ def test_a_plan_that_is_no_json_is_told_with_its_line(pets: Path, tmp_path: Path
     wrong = next(k for k, line in enumerate(text.split("\n"), 1) if line.endswith('"},')) + 1
     with pytest.raises(SfumatoError, match=f"line {wrong}, column"):
         run(pets, out)
-    assert len([line for line in text.split("\n") if '"file"' in line]) == len(read_plan_text(text)["actions"])
-
-
-def read_plan_text(text: str) -> dict:
-    return json.loads(text)
+    assert len([line for line in text.split("\n") if '"file"' in line]) == len(json.loads(text)["actions"])
 
 
 def test_bad_places(pets: Path, tmp_path: Path) -> None:
@@ -367,6 +364,8 @@ def test_copies_are_apart_from_the_source_and_links_by_wish_only(pets: Path, tmp
         pets / "a/3.png", tmp_path / "linked/a/3.png"
     )
     assert hashes(tmp_path / "linked") == hashes(tmp_path / "copied")
+    edit(tmp_path / "linked", lambda t: t.update(link=False, actions=t["actions"][1:]))
+    assert run(pets, tmp_path / "linked")["linked"], "what was linked once stays so, and is told"
     undo(str(pets), tmp_path / "linked")
     assert hashes(tmp_path / "linked") == before == hashes(pets)
 
@@ -448,12 +447,6 @@ def test_what_a_plan_takes_of_findings() -> None:
     assert len(plan.advice) == 1 and "write captions" in plan.advice[0]
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, os.environ["HERE"])
-import test_clean as t
-"""
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.copyfile", "fcntl.flock"}
 
 
@@ -494,7 +487,15 @@ def test_kill_at_every_file_operation(pets: Path, tmp_path: Path, monkeypatch, w
     monkeypatch.setattr(os, "sync", lambda: None)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     place, start = tmp_path / "work", tmp_path / "start"
-    (place).mkdir()
+    place.mkdir()
+    for name in (
+        "a/3.png",
+        "a/4.png",
+        "a/2.png",
+        "b/sixteen.png",
+        "a/clear.png",
+    ):  # every kind of action once is enough
+        (pets / name).unlink()
     out = place / "clean"
     if what != "first":
         run(pets, out)
@@ -520,6 +521,7 @@ def test_kill_at_every_file_operation(pets: Path, tmp_path: Path, monkeypatch, w
         work()
         assert hashes(out) == want and hashes(pets) == before
         assert sorted(os.listdir(place)) == ["clean", "clean.plan.json"]
+        assert not [p for p in out.rglob(".*") if p.name != ".quarantine"]
         if what == "first" and step % 7 == 0:
             undo(str(pets), out)
             assert hashes(out) == before
@@ -555,19 +557,25 @@ def test_too_little_space_is_told_before_the_disk_is_full(pets: Path, tmp_path: 
         run(pets, tmp_path / "clean")
     edit(tmp_path / "clean", lambda t: t.update(link=True))
     assert run(pets, tmp_path / "clean")["linked"]
+    assert os.path.samefile(pets / "a/1.png", tmp_path / "clean/a/1.png"), "copied before the plan was changed"
 
 
-def test_two_at_once(pets: Path, tmp_path: Path) -> None:
-    import fcntl
-
+def test_links_of_a_stopped_run_become_copies_when_the_plan_says_so(pets: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "clean"
-    with pytest.raises(SfumatoError):
-        monkey = shutil.disk_usage
-        try:
-            shutil.disk_usage = lambda path: shutil._ntuple_diskusage(10, 10, 0)
+    plan_path(out).write_text(json.dumps({**json.loads(make(pets, tmp_path)), "link": True}))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sync", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(SfumatoError, match="disk is full; free some space and run the same command again"):
             run(pets, out)
-        finally:
-            shutil.disk_usage = monkey
+    edit(out, lambda t: t.update(link=False))
+    assert not run(pets, out)["linked"] and not os.path.samefile(pets / "a/3.png", out / "a/3.png")
+
+
+def test_two_at_once(pets: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "clean"
+    with monkeypatch.context() as patched, pytest.raises(SfumatoError):  # stops on the way
+        patched.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+        run(pets, out)
     (part,) = tmp_path.glob(".clean.*.part")
     handle = os.open(part, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
@@ -582,7 +590,10 @@ def test_the_command(pets: Path, tmp_path: Path, capsys) -> None:
     assert main(["clean", str(pets), "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert "b/broken.png" in told["quarantined"] and not told["undone"]
-    assert "a/2.png" in told["quarantined"] or "a/1.png" in told["quarantined"]
+    assert {"a/2.png", "b/copy.png"} <= set(told["quarantined"]) and "a/1.png" not in told["quarantined"]
+    assert [
+        f for f in audit(str(out)).findings if f.fix in ("quarantine", "quarantine-others", "convert", "drop-rows")
+    ] == []
     assert main(["clean", str(pets), "--out", str(out), "--only", "sharp"]) == 2
     assert "no fault is called 'sharp'" in capsys.readouterr().err
     assert main(["clean", str(pets), "--out", str(out), "--undo"]) == 0

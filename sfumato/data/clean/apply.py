@@ -175,7 +175,7 @@ def _plan(origin: Origin, out: Path, old: Told | None, audit: Callable[[], Itera
             f"files of {shown(origin.where)} changed during the audit; run again when nothing writes there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    disk.write(path, made.text())
+    disk.write(path, made.text(), path.with_name(f".{path.name}.part"))
     return made
 
 
@@ -223,7 +223,7 @@ class _Work:
             "format": disk.FORMAT,
             "source": origin.where,
             "fingerprint": origin.fingerprint,
-            "linked": self.plan.link,
+            "linked": self.plan.link if self.old is None else self.old["linked"],
             "pictures": len(origin.targets) - len(out | set(self.lost)),
             "taken_out": sorted(out - set(self.lost)),
             "left_out": self.lost,
@@ -241,7 +241,7 @@ class _Work:
         for name, raw in origin.tables.items():
             if name not in self.hashes:
                 (self.part / name).parent.mkdir(parents=True, exist_ok=True)
-                disk.write(self.part / name, raw)
+                disk.write(self.part / name, raw, self.part / disk.PART)
                 self.hashes[name] = disk.digest(self.part / name)
         missing = [k for k, n in enumerate(origin.targets) if n not in self.hashes and n not in self.lost]
         sizes = {k: origin.stamps.get(origin.records.keys[k], (0, 0))[0] for k in missing}
@@ -283,8 +283,9 @@ class _Work:
                     pass
             except PermissionError as error:
                 raise Unusable("no permission to read it") from error
-            if target.exists() and disk.digest(target) == disk.digest(path):  # of a run that was stopped
-                return True
+            if target.exists() and os.path.samefile(target, path) == self.plan.link:  # of a run that was stopped
+                if disk.digest(target) == disk.digest(path):
+                    return True
             if self.plan.link:
                 _link(path, part)
                 shared = True
@@ -328,7 +329,7 @@ class _Work:
             new = rewrite_table(raw, name, drop, renamed)
             if new != raw:
                 self.take_out(name)
-                disk.write(self.part / name, new)
+                disk.write(self.part / name, new, self.part / disk.PART)
                 self.made[name] = disk.digest(self.part / name)
         rows = self.origin.rows
         target = dict(zip(self.origin.records.keys, self.origin.targets, strict=True))
@@ -348,7 +349,7 @@ def _link(path: Path, target: Path) -> None:
 def _finish(part: Path, out: Path, manifest: Told) -> Told:
     """The manifest last, then the folder under its name."""
     os.sync()  # every copy first, so that a manifest vouches for what a power cut would leave
-    disk.write(part / disk.MANIFEST, json.dumps(manifest, indent=1).encode())
+    disk.write(part / disk.MANIFEST, json.dumps(manifest, indent=1).encode(), part / disk.PART)
     os.rename(part, out)
     handle = os.open(out.parent, os.O_RDONLY)
     try:

@@ -45,9 +45,8 @@ def duplicate(source: Path, target: Path) -> bool:
     return False
 
 
-def write(path: Path, raw: bytes) -> None:
-    """The whole file or, after a crash, the one before."""
-    part = path.with_name(f".{path.name}.part")
+def write(path: Path, raw: bytes, part: Path) -> None:
+    """The whole file or, after a crash, the one before; it is written as `part` first."""
     with part.open("wb") as file:
         file.write(raw)
         file.flush()

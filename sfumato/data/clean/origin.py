@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -68,8 +69,8 @@ def look(source: str | os.PathLike[str]) -> Origin:
     stamps = {os.path.relpath(p, path.parent): stamp(p) for p in shards}
     stamps |= {k: stamp(p) for row, k in enumerate(records.keys) if (p := records.locate(row)) is not None}
     targets = [_target(records, row) for row in range(len(records))]
-    if len(set(targets)) < len(targets):
-        twice = next(t for t in targets if targets.count(t) > 1)
+    twice, times = Counter(targets).most_common(1)[0]
+    if times > 1:
         raise SfumatoError(f"two pictures of {shown(where)} would both be called {shown(twice)}; name them apart")
     return Origin(where, records, targets, _told(records, targets), stamps)
 
