@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.cli import main
+from sfumato.data import open as open_source
 from sfumato.train import Run, checkpoint
 
 TINY = ["--set", "net.widths=[8,16]", "--set", "net.blocks=[1,1]", "--set", "net.patch=1", "--set", "net.embedding=32"]
@@ -115,10 +117,30 @@ def test_measure_and_doctor_tell(trained: Path, capsys) -> None:
     told = last_json(capsys)
     assert {"kid", "fd", "precision", "recall", "n", "features", "floor", "noise", "curve"} <= set(told)
     assert told["features"].startswith("classifier-digits-8") and told["floor"]["fd"] < told["fd"]
+    # as if the run were being trained: a row beyond the newest checkpoint, a checkpoint half written
+    with (trained / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 10**6, "seconds": 1, "loss": 1.0, "validation_loss": 1.0}) + "\n")
+    (trained / "checkpoints/.tmp-x").mkdir()
+    before = {p: p.read_bytes() if p.is_file() else b"" for p in trained.rglob("*")}
     assert main(["doctor", str(trained), "--json"]) == 0
+    assert {p: p.read_bytes() if p.is_file() else b"" for p in trained.rglob("*")} == before, "doctor only reads"
+    (trained / "checkpoints/.tmp-x").rmdir()
+    lines = (trained / "log.jsonl").read_text().splitlines(True)
+    (trained / "log.jsonl").write_text("".join(lines[:-1]))
     told = last_json(capsys)
     assert told["machine"]["threads"] >= 1 and len(told["run"]["levels"]) > 3
     assert any(text.startswith("untrained") for text in told["run"]["findings"])
+
+
+def test_pictures_of_the_training_set_are_known_again_under_any_name(trained: Path, tmp_path: Path, capsys) -> None:
+    digits = open_source("digits")
+    learned, held = digits.train_index[:40], digits.validation_index[:30]
+    for k, row in enumerate(torch.cat([learned, held]).tolist()):
+        Image.fromarray(digits.pixels[row, :, :, 0]).save(tmp_path / f"{k}.png")
+    assert main(["measure", str(trained), "--against", str(tmp_path), "--n", "16", "--json"]) == 0
+    told = last_json(capsys)
+    bytes_of = {digits.pixels[k].tobytes() for k in digits.train_index.tolist()}
+    assert told["n_reference"] == sum(digits.pixels[k].tobytes() not in bytes_of for k in held.tolist()) >= 28
 
 
 def test_doctor_tells_a_trained_run_from_an_untrained_one(tmp_path: Path, capsys) -> None:
@@ -131,6 +153,24 @@ def test_doctor_tells_a_trained_run_from_an_untrained_one(tmp_path: Path, capsys
     assert told["overfit"]["passed"]
 
 
+def test_the_demo_removes_its_own_run_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    demo = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "demo.py"))
+    main_of_demo = demo["main"]
+    main_of_demo.__globals__["sfumato"] = lambda arguments: 1
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--run", str(tmp_path)])
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    assert main_of_demo() == 1 and (tmp_path / "photo.png").read_bytes() == b"mine"
+    (tmp_path / "run.json").write_text("{}")
+    assert main_of_demo() == 1 and not tmp_path.exists()
+
+
+def test_doctor_of_a_run_whose_data_are_gone(trained: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(trained, tmp_path / "made-in-python")
+    (tmp_path / "made-in-python/source.json").unlink()
+    assert main(["doctor", str(tmp_path / "made-in-python")]) == 2
+    assert "cannot be opened" in capsys.readouterr().err.splitlines()[-1]
+
+
 BAD = {
     "steps 0": (["train", "digits", "--run", "{new}", "--steps", "0"], "budget"),
     "no minutes": (["train", "digits", "--run", "{new}", "--minutes", "-1"], "budget"),
@@ -140,6 +180,8 @@ BAD = {
     "unknown setting": (["train", "digits", "--run", "{new}", "--steps", "1", "--set", "lr=1"], "has no 'lr'"),
     "setting of a wrong type": (["train", "digits", "--run", "{new}", "--steps", "1", "--set", "batch=x"], "batch"),
     "rate of zero": (["train", "digits", "--run", "{new}", "--steps", "1", "--set", "optimiser.rate=0"], "above 0"),
+    "patch of zero": (["train", "digits", "--run", "{new}", "--steps", "1", "--set", "net.patch=0"], "net.patch"),
+    "no blocks": (["train", "digits", "--run", "{new}", "--steps", "1", "--set", "net.blocks=[0,1,1,1]"], "net.blocks"),
     "size the network cannot take": (["train", "digits", "--run", "{new}", "--steps", "1", "--size", "10"], "--size"),
     "size 0": (["train", "digits", "--run", "{new}", "--steps", "1", "--size", "0"], "size"),
     "resume of nothing": (["train", "digits", "--run", "{new}", "--resume"], "no run folder"),

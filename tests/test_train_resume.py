@@ -112,6 +112,31 @@ def test_a_finished_run_that_is_resumed_does_nothing(tmp_path) -> None:
     assert_same(everything(run, trainer), before)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError], ids=lambda e: e.__name__)
+def test_an_interrupt_within_a_step_saves_nothing_torn(straight, tmp_path, monkeypatch, error) -> None:
+    """The optimiser has moved some weights when a second Ctrl-C comes: that state must not become a checkpoint."""
+    run, trainer = start(tmp_path / "run", 200)
+    train_until(run, trainer, 80)
+    run, trainer = again(tmp_path / "run")
+    last = trainer.optimisers[-1]
+    steps, move = 0, last.step
+
+    def interrupted() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 10:
+            raise error
+        move()
+
+    monkeypatch.setattr(last, "step", interrupted)
+    with pytest.raises(error):
+        train_until(run, trainer, 200)
+    run, trainer = again(tmp_path / "run")
+    assert trainer.step == 80
+    train_until(run, trainer, 200)
+    assert_same(everything(run, trainer), straight)
+
+
 def variant(**changes) -> Recipe:
     return Recipe(
         **{"net": TINY, "batch": 8, "ema": EMAConfig(snapshots=4), "optimiser": Optimiser(warmup=5)} | changes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import platform
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 import torch
 
 from sfumato.cli.console import say
-from sfumato.core import Cond
+from sfumato.cli.report import training_source
+from sfumato.core import Cond, SfumatoError
 from sfumato.data import Source
-from sfumato.data import open as open_source
 from sfumato.denoiser import Denoiser, Flow, UNet, UNetConfig
 from sfumato.forward import RectifiedFlow
-from sfumato.train import Budget, Run, Trainer, keep_large_blocks, probe, resume, validation_losses
+from sfumato.train import Budget, Run, Trainer, keep_large_blocks, probe, restore, validation_losses
 from sfumato.train.machine import available_memory, seconds_of, training_step
 
 OVERFIT_PICTURES = 8
@@ -63,10 +62,14 @@ def _machine() -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     described, recipe = run.describe(), run.recipe()
-    told = json.loads((run.path / "source.json").read_text())
-    source = open_source(told["source"], told["size"], described["codec"]["channels"])
+    source = training_source(run)
+    if source is None:
+        raise SfumatoError(
+            f"the data of {run.path} cannot be opened: put them back, and call doctor from the folder that the run was"
+            " trained from"
+        )
     trainer = Trainer(recipe.build(), recipe, source, run.budget(), run.setting())
-    resume(run, trainer)
+    restore(run, trainer)
     losses, u = validation_losses(trainer)
     t = recipe.times.quantile(u, recipe.process)
     nothing = _knowing_nothing(trainer, t)

@@ -9,7 +9,7 @@ from sfumato.train.objective import CrossEntropy, MinSNR, SquaredError
 from sfumato.train.plan import Plan, make_plan
 from sfumato.train.recipe import Optimiser, Recipe
 from sfumato.train.recipes import RECIPES, pick_recipe
-from sfumato.train.run import Report, Run, averaged_weights, fit, resume, validation_losses
+from sfumato.train.run import Report, Run, averaged_weights, fit, restore, resume, validation_losses
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "pick_recipe",
     "preparation",
     "probe",
+    "restore",
     "resume",
     "validation_losses",
     "write_card",

@@ -30,7 +30,7 @@ from sfumato.train.machine import Setting
 from sfumato.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 60.0
-VALIDATION_PAIRS = 256
+VALIDATION_PAIRS, LEAST_PAIRS = 256, 64
 DESCRIBED = ("recipe", "data", "codec", "classes", "captions", "budget", "setting", "versions")
 
 
@@ -179,7 +179,7 @@ def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
     The pairs never change within or between runs on the same data, so differences are the model's.
     """
     rows = trainer.source.validation_index[:VALIDATION_PAIRS]
-    rows = rows.repeat(-(-min(VALIDATION_PAIRS, 64) // len(rows)))[: max(len(rows), 64)]
+    rows = rows.repeat(-(-LEAST_PAIRS // len(rows)))[: max(len(rows), LEAST_PAIRS)]
     n = len(rows)
     u = ((torch.arange(n) * 0.6180339887498949) % 1.0 * n).floor().add(0.5) / n
     noise = Noise.of(20260101, n)
@@ -199,11 +199,16 @@ class Report:
     row: dict[str, Any] | None = None
 
 
-def resume(run: Run, trainer: Trainer) -> None:
-    """Load the newest whole checkpoint into the trainer; forget log rows and stored averages beyond it."""
+def restore(run: Run, trainer: Trainer) -> None:
+    """Load the newest whole checkpoint into the trainer; the run itself is only read, another process may be training it."""
     folder = run.newest()
     files = {name: checkpoint.load(folder, name) for name in ("weights", "ema", "optimiser")}
     trainer.load(files, checkpoint.load_state(folder))
+
+
+def resume(run: Run, trainer: Trainer) -> None:
+    """`restore`, and forget log rows and stored averages beyond that checkpoint: training goes on from there."""
+    restore(run, trainer)
     for kind in (run.checkpoints, run.snapshots):
         checkpoint.forget_after(kind, trainer.step)
     rows = [row for row in run.rows() if row["step"] <= trainer.step]
@@ -242,8 +247,11 @@ def fit(
                 saved_at, saved_step = progress.seconds, progress.step
             before = progress.share
             yield Report(progress, row)
-    except SfumatoError:
-        saved_step = trainer.step  # not finite, or the disk is full: the last good checkpoint stays the newest
+    except GeneratorExit:  # closed between two steps
+        raise
+    except BaseException:
+        # not finite, the disk is full, or interrupted within a step: the last good checkpoint stays the newest
+        saved_step = trainer.step
         raise
     finally:
         if trainer.step > saved_step:
