@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from sfumato.cli.console import Line, say
 from sfumato.cli.report import build_report, training_source
 from sfumato.core import SfumatoError
+from sfumato.data import Source
 from sfumato.data import open as open_source
 from sfumato.measure import Features, features_for
 from sfumato.measure import measure as measured
@@ -33,15 +36,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     model, run = load(options.run), Run(Path(options.run))
     channels, height, _ = model.codec.spec
     source = open_source(options.against, height, channels)
-    trained = source if model.facts["data"]["name"] == source.name else training_source(run)
-    rows = source.validation_index if trained is source else torch.arange(len(source))
+    same = model.facts["data"]["fingerprint"] == source.fingerprint
+    trained = source if same else training_source(run)
+    rows = source.validation_index if same else torch.arange(len(source))
+    if trained is not None:
+        rows = _unseen(source, rows, trained)
     if len(rows) < 16:
         raise SfumatoError(
             f"{source.name} has only {len(rows)} pictures that the model has not seen, too few to measure: "
             "measure against another folder of its kind"
         )
     reference = source.batch(rows[:MOST_REAL]).x0
-    say(f"measuring against {len(reference):,} pictures of {source.name} that the model has not seen")
+    sure = (
+        "that the model has not seen" if trained is not None else "(what it was trained on cannot be opened to compare)"
+    )
+    say(f"measuring against {len(reference):,} pictures of {source.name} {sure}")
     features = features_for(trained or source)
     line = Line("sampling")
     drawn = generate(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
@@ -66,6 +75,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, n = {result['n']}, {features.name}"
     )
     return result
+
+
+def _unseen(source: Source, rows: Tensor, trained: Source) -> Tensor:
+    """Those of the rows whose pixels are those of no training picture, whatever its name: copies tell nothing."""
+
+    def hashes(of: Source, index: Tensor) -> Iterator[bytes]:
+        for part in index.split(1024):
+            yield from (blake2b(picture.tobytes(), digest_size=16).digest() for picture in of.images(part))
+
+    seen = set(hashes(trained, trained.train_index))
+    new = [digest not in seen for digest in hashes(source, rows)]
+    return rows[torch.tensor(new, dtype=torch.bool)]
 
 
 def _curve(run: Run, model: Model, reference: Tensor, features: Features) -> list[dict[str, Any]]:
