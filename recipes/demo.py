@@ -23,7 +23,8 @@ def main() -> int:
     parser.add_argument("--minutes", default="5")
     parser.add_argument("--n", default="512", help="pictures to measure with")
     options = parser.parse_args()
-    shutil.rmtree(options.run, ignore_errors=True)
+    if (options.run / "run.json").exists():  # the demo's own run of before; anything else is not ours to remove
+        shutil.rmtree(options.run)
     run = str(options.run)
     code = sfumato(["train", options.source, "--run", run, "--size", options.size, "--minutes", options.minutes])
     code = code or sfumato(["measure", run, "--against", options.source, "--n", options.n, "--curve"])
