@@ -37,7 +37,7 @@ class Plan:
         total = self.steps * self.seconds_per_step
         return [
             f"model: {self.parameters / 1e6:.2f} M parameters, run in {self.setting}",
-            f"memory: about {need:,.0f} MB (weights, Adam and averages {self.state_bytes / mb:,.0f}, "
+            f"memory: about {need:,.0f} MB (weights, gradients, moments and averages {self.state_bytes / mb:,.0f}, "
             f"activations {self.activation_bytes / mb:,.0f}, pictures {self.data_bytes / mb:,.0f}) "
             f"of {self.available_bytes / mb:,.0f} MB free{split}",
             f"time: about {1 / self.seconds_per_step:.1f} steps/s, so {self.steps:,} steps "
@@ -53,7 +53,9 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
     rows = source.train_index[: min(recipe.batch, len(source.train_index))]
     batch = recipe.look(source, rows.repeat(-(-recipe.batch // len(rows)))[: recipe.batch])
     parameters = sum(p.numel() for p in denoiser.parameters())
-    state = parameters * 4 * (4 + len(recipe.ema.widths))  # weights, gradients, two moments, averages
+    state = parameters * 4 * (2 + len(recipe.ema.widths)) + recipe.optimiser.moment_bytes(
+        dict(denoiser.named_parameters())
+    )
     free = available_memory()
     one = saved_bytes(denoiser, batch.x0[:1], batch.cond.take(slice(0, 1)))
     accumulate = recipe.accumulate
