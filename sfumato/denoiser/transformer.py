@@ -33,6 +33,8 @@ class TransformerConfig:
 
     def check(self) -> None:
         """Raise SfumatoError when no network has this shape."""
+        if min(self.patch, self.depth, self.bottleneck) < 1:
+            raise SfumatoError("net.patch, net.depth and net.bottleneck must be at least 1")
         if self.head < 4 or self.head % 4 or self.width < 1 or self.width % self.head:
             raise SfumatoError(
                 f"net.width {self.width} must be a multiple of net.head {self.head}, and that a multiple of 4 for 2-D positions"

@@ -37,6 +37,8 @@ class UNetConfig:
 
     def check(self) -> None:
         """Raise SfumatoError when no network has this shape."""
+        if min(self.patch, self.embedding, *self.blocks) < 1:
+            raise SfumatoError("net.patch, net.embedding and every one of net.blocks must be at least 1")
         if not len(self.widths) == len(self.blocks) > 0:
             raise SfumatoError(
                 f"net.blocks needs one number per level: {len(self.widths)} widths, {len(self.blocks)} blocks"

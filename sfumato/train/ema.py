@@ -20,6 +20,12 @@ class EMAConfig:
     width: float = 0.1
     snapshots: int = 8
 
+    def __post_init__(self) -> None:
+        for width in (*self.widths, self.width):
+            exponent(width)
+        if not self.widths or self.snapshots < 1:
+            raise SfumatoError("ema needs at least one of widths to track, and 1 snapshot or more")
+
 
 def exponent(width: float) -> float:
     """gamma of the profile t^gamma whose standard deviation is `width` times its length (eq. 126)."""

@@ -76,6 +76,10 @@ class Optimiser:
                 group["peak"] = group["lr"]
         return made
 
+    def moment_bytes(self, weights: dict[str, Tensor]) -> int:
+        """Float32 bytes that the optimisers keep of these named weights: one moment for Muon, two for AdamW."""
+        return sum(4 * p.numel() * (1 if self.muon > 0 and hidden(k, p) else 2) for k, p in weights.items())
+
     def factor(self, step: int, progress: float) -> float:
         """What the rate is multiplied by at this step (from 0) and share of the run done (0 ... 1)."""
         down = (1 - progress) / self.decay if self.decay > 0 else 1.0
@@ -116,9 +120,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise SfumatoError(f"batch {self.batch} must be a positive multiple of accumulate {self.accumulate}")
+        if not 0 <= self.condition_dropout <= 1:
+            raise SfumatoError(f"condition_dropout should lie in 0 ... 1, not {self.condition_dropout:g}")
+        if self.sigma_data is not None and self.sigma_data <= 0:
+            raise SfumatoError(f"sigma_data should lie above 0 (or be null: measured), not {self.sigma_data:g}")
 
     def fit_to(self, source: Source) -> Recipe:
         """The recipe with what only the data can tell: channels, conditions, standard deviation."""
+        self.net.check()
         channels, height, width = source.codec.spec
         if height % self.net.multiple or width % self.net.multiple:
             raise SfumatoError(
