@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sfumato.core import SfumatoError
 from sfumato.denoiser import EDMTarget, Eps, TransformerConfig, UNetConfig
@@ -27,37 +28,27 @@ def transformer(size: int) -> Recipe:
     return Recipe(net=TransformerConfig(patch=max(1, size // 8)))
 
 
+def _published(
+    size: int, process: VPLinear | VE | EDM, target: Eps | EDMTarget, times: UniformTimes | LogNormalTimes
+) -> Recipe:
+    """A published method: the error is squared in the space of what is predicted, at every noise level."""
+    loss = SquaredError(target, floor=1e-4)
+    return replace(default(size), process=process, parameterisation=target, objective=loss, times=times)
+
+
 def ddpm(size: int) -> Recipe:
     """DDPM: variance-preserving linear beta, noise prediction, plain noise loss, uniform times (Ho et al. 2020)."""
-    return Recipe(
-        net=UNetConfig(patch=_patch(size)),
-        process=VPLinear(),
-        parameterisation=Eps(),
-        objective=SquaredError(Eps(), floor=1e-4),
-        times=UniformTimes(),
-    )
+    return _published(size, VPLinear(), Eps(), UniformTimes())
 
 
 def score(size: int) -> Recipe:
     """A score-based model: variance-exploding SDE, denoising score matching (Song & Ermon 2019; Song et al. 2021)."""
-    return Recipe(
-        net=UNetConfig(patch=_patch(size)),
-        process=VE(),
-        parameterisation=Eps(),
-        objective=SquaredError(Eps(), floor=1e-4),
-        times=UniformTimes(),
-    )
+    return _published(size, VE(), Eps(), UniformTimes())
 
 
 def edm(size: int) -> Recipe:
     """EDM: sigma-space process, preconditioned target, log-normal sigma (Karras et al. 2022)."""
-    return Recipe(
-        net=UNetConfig(patch=_patch(size)),
-        process=EDM(),
-        parameterisation=EDMTarget(),
-        objective=SquaredError(EDMTarget(), floor=1e-4),
-        times=LogNormalTimes(-1.2, 1.2),
-    )
+    return _published(size, EDM(), EDMTarget(), LogNormalTimes(-1.2, 1.2))
 
 
 RECIPES: dict[str, Callable[[int], Recipe]] = {
