@@ -24,7 +24,7 @@ from sfumato.data import Source
 from sfumato.data import open as open_source
 from sfumato.tasks.generate import Request
 
-# About 5 M parameters each, all with 32x32 inputs of one channel.
+# Near our default in size (3.87 M), all with 32x32 inputs of one channel.
 DIFFUSERS_WIDTHS = (32, 64, 96, 128)  # 5.20 M
 DDP_SHAPE = (24, (1, 2, 4, 8))  # its default multipliers: 5.28 M
 
@@ -46,8 +46,8 @@ ABLATION = tuple(
         "optimiser.rate=0.0005",
         "optimiser.rate=0.003",
         "optimiser.decay=0",
-        "net.widths=[48,96,144]",
-        "net.widths=[96,192,288]",
+        "net.widths=[24,48,96,144]",
+        "net.widths=[48,96,192,288]",
         "net=TransformerConfig",
         "ema.width=0.05",
         "ema.width=0.2",

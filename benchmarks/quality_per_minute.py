@@ -1,4 +1,4 @@
-"""Quality for a budget of CPU-seconds of training: Fashion-MNIST in 32x32, no classes, about 5 M parameters each.
+"""Quality for a budget of CPU-seconds of training: Fashion-MNIST in 32x32, no classes, 4 to 5 M parameters each.
 
 Every run is a process of its own and is appended to results/quality_per_minute.json when done: an interrupted benchmark
 goes on where it stopped. Fréchet distance, KID, precision and recall of n samples against the 10,000 test pictures, in

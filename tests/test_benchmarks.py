@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from benchmarks import common, contenders, peers, quality_per_minute, solver_overhead, tables, training_speed
+from sfumato.core import Cond
+from sfumato.data import Source
 
 MODULES = (
     "common",
@@ -209,7 +211,7 @@ def test_every_change_of_the_ablation_can_be_built(spec: str) -> None:
     recipe = made.recipe.fit_to(few)
     with torch.device("meta"):
         denoiser = recipe.build()
-        assert denoiser(torch.zeros(2, 1, 32, 32), torch.full((2,), 0.5)).lin.shape == (2, 1, 32, 32)
+        assert denoiser.net(torch.zeros(2, 1, 32, 32), torch.zeros(2), Cond()).shape == (2, 1, 32, 32)
 
 
 class Slow:
