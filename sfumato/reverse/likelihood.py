@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sfumato.core import Denoise, Noise, SfumatoError
-from sfumato.forward import GaussianProcess
 from sfumato.reverse.grids import Karras
 
 _LN2 = math.log(2)
-
-
-def _default_grid(process: GaussianProcess) -> Tensor:
-    return Karras()(40, process)
 
 
 def log_likelihood(
@@ -41,7 +36,7 @@ def log_likelihood(
     process = denoise.process
     if not process.linear:
         raise SfumatoError(f"the likelihood by ODE needs a linear process, not {type(process).__name__}")
-    times = (_default_grid(process) if grid is None else grid).flip(0).tolist()
+    times = (Karras()(40, process) if grid is None else grid).flip(0).tolist()
     if any(b <= a for a, b in pairwise(times)):
         raise SfumatoError("the likelihood needs a grid that only goes down")
     levels = [sigma / alpha for alpha, sigma in map(process.alpha_sigma, times) if sigma > 0]
@@ -89,24 +84,16 @@ def _slope_and_trace(denoise: Denoise, y: Tensor, u: float, vectors: list[Tensor
     return ((y - x0) / u).detach(), (y[0].numel() - inside) / u
 
 
-def bits_per_dimension(
-    denoise: Denoise,
-    x0: Tensor,
-    noise: Noise,
-    grid: Tensor | None = None,
-    trace: Literal["hutchinson", "exact"] = "hutchinson",
-    probes: int = 1,
-    dequantise: bool = True,
-) -> Tensor:
+def bits_per_dimension(denoise: Denoise, x0: Tensor, noise: Noise, dequantise: bool = True, **how: Any) -> Tensor:
     """Bits per entry for pictures of 256 grey levels, float64 [B]: -log2 p(x0) / D + log2(127.5), x0 in [-1, 1].
 
     log2(127.5) is the change of variables from [-1, 1] back to 0 ... 255. With `dequantise` each entry is first moved
     uniformly within its grey level, (U - 1/2) / 127.5: the result then bounds the bits of the discrete picture from
     above (Theis et al. 2016). Without, it is the density's own, which for discrete data may be anything, and low.
 
-    Other arguments as `log_likelihood`.
+    how: `grid`, `trace` and `probes` of `log_likelihood`.
     """
     if dequantise:
         x0 = x0 + (noise.at(-2).uniform(x0.shape) - 0.5).to(x0) / 127.5
-    log_p = log_likelihood(denoise, x0, noise, grid, trace, probes)
+    log_p = log_likelihood(denoise, x0, noise, **how)
     return -log_p / (x0[0].numel() * _LN2) + math.log2(127.5)
