@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.core import SfumatoError
+from sfumato.data import emoji
 from sfumato.measure import pretext
 
 VERSION = "v1"
@@ -214,8 +215,8 @@ def _fit(source: Any) -> tuple[_Net, float]:
 
 
 def cache_folder() -> Path:
-    """Where trained extractors are kept: $SFUMATO_CACHE, else ~/.cache/sfumato."""
-    return Path(os.environ.get("SFUMATO_CACHE") or Path.home() / ".cache" / "sfumato") / "features"
+    """Where trained extractors are kept, below the cache of the data."""
+    return emoji.cache_folder() / "features"
 
 
 def _load(path: Path, name: str, fingerprint: str, spec: tuple[int, int, int]) -> Features | None:
