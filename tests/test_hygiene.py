@@ -127,7 +127,21 @@ def test_a_capped_run_draws_what_it_says_and_goes_on_only_with_the_same_marks(
         assert "resumed run keeps" in capsys.readouterr().err
     Image.open(folder / "00.png").save(folder / "00.png")  # the mark is washed off
     assert main([*command, "--steps", "6", "--resume"]) == 2
-    assert "11 pictures marked as AI-made" in capsys.readouterr().err
+    assert "are not those that the run began with" in capsys.readouterr().err
+
+
+def test_a_run_balanced_by_a_column_goes_on_only_with_the_same_weights(folder: Path, tmp_path: Path, capsys) -> None:
+    def weigh(first: float) -> None:
+        rows = [f"{k:02d}.png,{first if k == 20 else 1}" for k in range(TOTAL)]
+        (folder / "metadata.csv").write_text("\n".join(["file_name,stars", *rows]) + "\n")
+
+    weigh(5)
+    command = ["train", str(folder), "--run", str(tmp_path / "run")]
+    assert main([*command, "--steps", "2", "--balance", "column=stars", *TINY]) == 0
+    assert main([*command, "--steps", "3", "--resume"]) == 0
+    weigh(6)
+    assert main([*command, "--steps", "4", "--resume"]) == 2
+    assert "are not those that the run began with" in capsys.readouterr().err
 
 
 def test_a_cap_without_other_pictures_is_an_error(folder: Path, tmp_path: Path, capsys) -> None:

@@ -20,7 +20,7 @@ from sfumato.data import Source
 from sfumato.data import balance as balances
 from sfumato.data import captions as caption_rules
 from sfumato.data import open as open_source
-from sfumato.data.hygiene import Policy, ai_marks, parse_policy, with_declared
+from sfumato.data.hygiene import Policy, parse_policy, with_declared
 from sfumato.measure import grid_image
 from sfumato.settings import override
 from sfumato.tasks import Model, Request, generate
@@ -142,13 +142,13 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
             "began with: restore them, or start a new run folder"
         )
     told = described["data"].get("ai_made")
-    if told is not None and int(ai_marks(source).sum()) != told["pictures"]:
+    source = preparation.noted(source, recipe, Policy() if told is None else parse_policy(told["rule"]))
+    if any(described["data"].get(k, source.notes.get(k)) != source.notes.get(k) for k in ("ai_made", "balance")):
         raise SfumatoError(
-            f"{options.source} has {int(ai_marks(source).sum())} pictures marked as AI-made, and not the "
-            f"{told['pictures']} that the run began with: restore the marks, or start a new run folder"
+            f"{options.source}: the AI-made marks, classes or weights that pictures are drawn by are not those that the "
+            "run began with: restore them, or start a new run folder"
         )
-    policy = Policy() if told is None else parse_policy(told["rule"])
-    return preparation.noted(source, recipe, policy), recipe, budget
+    return source, recipe, budget
 
 
 @contextmanager
