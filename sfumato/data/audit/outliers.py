@@ -1,0 +1,112 @@
+"""Outliers: pictures unlike the rest of their set, by simple features of colour, texture and layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LEAST = 50  # pictures: in smaller sets nothing is unlike "the rest"
+REFERENCE = 4096  # pictures, spread over the set, that distances are taken to
+SHARE = 0.05  # of them that a picture is compared with: outliers fewer than this are no company for each other
+LIMIT = 5.0  # robust standard deviations of log distance
+GAP = 1.6  # an outlier is at least this many times as far as the 95th percentile of all
+BLOCK = 2048
+NAMES = (
+    "brightness", "contrast", "darkest parts", "lightest parts", "red to green", "yellow to blue", "spread of red to green",
+    "spread of yellow to blue", "saturation", "share without edges", "strong edges", "edges across to edges down",
+    "finest texture", "fine texture", "middling texture", "coarse texture", "border brightness", "border contrast",
+    "share of one tone",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A row far from all others: its score in robust standard deviations, the threshold, and what is unusual."""
+
+    row: int
+    score: float
+    threshold: float
+    evidence: str
+
+
+def outliers(thumbs: np.ndarray, colours: np.ndarray) -> list[Outlier]:
+    """Pictures far from the rest; rows of `thumbs` uint8 [N, 32, 32] grey and `colours` uint8 [N, 16, 16, 3].
+
+    The distance d of a picture is its mean distance to the nearest 5 % of the set in standardised features (NAMES:
+    median 0, interquartile range 1.35). Its score is (log d - m) / s with m the median of log d over the set and s
+    the larger of its two half-quartiles over 0.674. Called are scores above LIMIT that are also GAP times beyond the
+    95th percentile, so that a set with a long even tail has no outliers.
+    """
+    if len(thumbs) < LEAST:
+        return []
+    with torch.inference_mode():
+        values = torch.cat(
+            [
+                features(torch.from_numpy(thumbs[i : i + BLOCK]), torch.from_numpy(colours[i : i + BLOCK]))
+                for i in range(0, len(thumbs), BLOCK)
+            ]
+        )
+        standard = _standardise(values)
+        distance = _distances(standard).clamp_min(1e-6).log()
+    low, middle, high, far = torch.quantile(distance, torch.tensor([0.25, 0.5, 0.75, 0.95])).tolist()
+    spread = max(high - middle, middle - low, 1e-3) / 0.674
+    score = (distance - middle) / spread
+    limit = max(LIMIT, (far + float(np.log(GAP)) - middle) / spread)
+    found = (score > limit).nonzero()[:, 0].tolist()
+    return [Outlier(k, float(score[k]), limit, _told(standard[k], float(score[k]), limit)) for k in found]
+
+
+def features(thumbs: Tensor, colours: Tensor) -> Tensor:
+    """uint8 [B, 32, 32] and [B, 16, 16, 3] -> float [B, len(NAMES)]."""
+    grey, rgb = thumbs.float(), colours.float()
+    flat = grey.flatten(1)
+    tones = torch.quantile(flat, torch.tensor([0.05, 0.95]), dim=1)
+    red, green, blue = (rgb[..., c].flatten(1) for c in range(3))
+    first, second = red - green, (red + green) / 2 - blue
+    saturation = (rgb.amax(-1) - rgb.amin(-1)).flatten(1)
+    across, down = (grey[:, :, 1:] - grey[:, :, :-1]).abs(), (grey[:, 1:] - grey[:, :-1]).abs()
+    edges = torch.cat([across.flatten(1), down.flatten(1)], 1)
+    bands, image = [], grey[:, None]
+    for _ in range(4):
+        smaller = F.avg_pool2d(image, 2)
+        bands.append((image - F.interpolate(smaller, scale_factor=2.0)).flatten(1).std(1))
+        image = smaller
+    border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], 1)
+    middle = flat.median(1, keepdim=True).values
+    columns = [
+        flat.mean(1), flat.std(1), tones[0], tones[1], first.mean(1), second.mean(1), first.std(1), second.std(1),
+        saturation.mean(1), (edges < 3).float().mean(1) * 100, torch.quantile(edges, 0.95, dim=1),
+        20 * ((across.flatten(1).mean(1) + 2) / (down.flatten(1).mean(1) + 2)).log(),
+        *(20 * (band + 2).log() for band in bands), border.mean(1), border.std(1),
+        ((flat - middle).abs() < 6).float().mean(1) * 100,
+    ]  # fmt: skip
+    return torch.stack(columns, 1)
+
+
+def _standardise(values: Tensor) -> Tensor:
+    """Median 0 and interquartile range 1.35, which is 1 standard deviation of a normal distribution."""
+    low, middle, high = torch.quantile(values[:: max(1, len(values) // 100_000)], torch.tensor([0.25, 0.5, 0.75]), dim=0)
+    # where the bulk does not vary, no less than a few levels count as a difference
+    return (values - middle) / ((high - low) / 1.35).clamp_min(4.0)
+
+
+def _distances(standard: Tensor) -> Tensor:
+    """Mean distance of every row to its nearest SHARE of the reference rows [N]."""
+    reference = standard[:: max(1, -(-len(standard) // REFERENCE))]
+    near = max(5, round(SHARE * len(reference))) + 1  # and one for itself
+    found = []
+    for i in range(0, len(standard), BLOCK):
+        away = torch.cdist(standard[i : i + BLOCK], reference)
+        found.append(away.topk(near, 1, largest=False).values[:, 1:].mean(1))
+    return torch.cat(found)
+
+
+def _told(standard: Tensor, score: float, limit: float) -> str:
+    """The three features that are farthest out, and the score beside its threshold."""
+    far = standard.abs().topk(3).indices.tolist()
+    parts = ", ".join(f"{NAMES[k]} {standard[k]:+.1f}" for k in far)
+    return f"{score:.1f} robust standard deviations from the rest (limit {limit:.1f}); most unusual: {parts}"
