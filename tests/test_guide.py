@@ -178,6 +178,8 @@ def test_dynamic_threshold():
     q = x0[0].abs().flatten().quantile(0.9)
     assert torch.allclose(got[0], x0[0].clamp(-q, q) / q) and got[0].abs().max() == 1
     assert torch.equal(got[1], x0[1])  # in range: untouched
+    x0 = torch.full((65, 1, 512, 512), 2.0)  # more numbers in the batch than torch's quantile takes
+    assert (dynamic_threshold(0.9)(Belief())(x0, 0.5).x0 == 1).all()
     with pytest.raises(SfumatoError, match="quantile"):
         dynamic_threshold(0.0)
 
