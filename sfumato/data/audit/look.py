@@ -113,8 +113,8 @@ def _measure(picture: Image.Image, data: bytes) -> np.void:
     factor = max(1, min(rgb.size) // SMALL)
     small = rgb.reduce(factor) if factor > 1 else rgb
     grey = small.convert("L")
-    row["thumb"] = np.asarray(grey.resize((32, 32), Image.Resampling.BOX))
-    row["colour"] = np.asarray(small.resize((16, 16), Image.Resampling.BOX))
+    row["thumb"] = np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR))  # a box would alias
+    row["colour"] = np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
     histograms = np.asarray(small.histogram(), np.int64).reshape(3, 256)
     luma = np.asarray(grey.histogram(), np.int64)
     for name, level in zip(LEVELS, np.searchsorted(luma.cumsum(), np.array(SHARES) * luma.sum()), strict=True):
