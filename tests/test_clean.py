@@ -440,10 +440,12 @@ def test_what_a_plan_takes_of_findings() -> None:
         Finding("alpha", ("e", "f"), "x", "warning", "convert"),
         Finding("caption_empty", ("f",), "y", "warning", "caption"),
     ]
-    plan = make_plan(found, "s", "f", "abcdef")
+    plan = make_plan(found, "s", "f", "abcdef", "")
     assert plan.files("quarantine") == {"a", "c", "d"}  # b stays for a and c, and for d
     assert plan.files("convert") == {"f"} and plan.files("keep") == {"e"}
     assert {(a.file, a.copy_of) for a in plan.actions if a.copy_of} == {("c", "b"), ("d", "b")}
+    plan = make_plan(found, "s", "f", "abcdef", "c")
+    assert plan.files("quarantine") == {"a", "b", "d"}, "the copy with a caption stays"
     assert len(plan.advice) == 1 and "write captions" in plan.advice[0]
 
 

@@ -13,6 +13,13 @@ from sfumato.data.clean import clean as cleaned
 from sfumato.data.clean import plan_path, read_plan, undo
 from sfumato.data.records import shown
 
+SAID = {
+    "quarantine": "into quarantine",
+    "convert": "rewritten",
+    "drop-row": "rows dropped",
+    "keep": "kept, for you to look at",
+}
+
 
 def clean(options: argparse.Namespace) -> dict[str, Any]:
     """Clean or undo; returns what --json prints."""
@@ -30,13 +37,12 @@ def clean(options: argparse.Namespace) -> dict[str, Any]:
 
     told = cleaned(options.source, out, options.only or (), look)
     plan = read_plan(plan_path(out.expanduser().absolute()))
-    for action, text in (("quarantine", "into quarantine"), ("convert", "rewritten"), ("drop-row", "rows dropped")):
-        kinds = Counter(a.kind for a in plan.chosen(told["only"]).actions if a.action == action)
+    chosen = plan.chosen(told["only"])
+    for action, text in SAID.items():
+        files = chosen.files(action)
+        kinds = Counter(a.kind for a in chosen.actions if a.action == action and a.file in files)
         if kinds:
             say(f"{text}: " + ", ".join(f"{kind} {n:,}" for kind, n in kinds.items()))
-    look_at = Counter(a.kind for a in plan.actions if a.action == "keep")
-    if look_at:
-        say("kept, for you to look at: " + ", ".join(f"{kind} {n:,}" for kind, n in look_at.items()))
     for advice in plan.advice:
         say(f"not done: {shown(advice)}")
     for name, reason in (told["left_out"] | told["not_converted"]).items():

@@ -169,7 +169,7 @@ def _plan(origin: Origin, out: Path, old: Told | None, audit: Callable[[], Itera
         if plan.source != origin.where or plan.fingerprint != is_this:
             raise SfumatoError(_other(f"{shown(path)} was made", plan.source, origin, {}, "delete it to audit anew"))
         return plan
-    made = make_plan(audit(), origin.where, is_this, origin.records.keys)
+    made = make_plan(audit(), origin.where, is_this, origin.records.keys, origin.rows)
     if look(origin.where).fingerprint != is_this:
         raise SfumatoError(
             f"files of {shown(origin.where)} changed during the audit; run again when nothing writes there"

@@ -95,10 +95,13 @@ def check_kinds(kinds: Iterable[str]) -> None:
             raise SfumatoError(f"no fault is called {shown(kind)!r}; {hint}the kinds are: {', '.join(KINDS)}")
 
 
-def make_plan(findings: Iterable[Finding], source: str, fingerprint: str, names: Collection[str]) -> Plan:
+def make_plan(
+    findings: Iterable[Finding], source: str, fingerprint: str, names: Collection[str], rows: Collection[str]
+) -> Plan:
     """Findings -> plan. What needs a person (`review`) is listed with the action "keep", the rest as advice.
 
-    Of copies the first that nothing else takes out is kept. A picture that declares itself AI-made is not converted:
+    Of copies the first is kept that nothing else takes out, one with a row of metadata (`rows`) before one without: its
+    caption would be lost. A picture that declares itself AI-made is not converted:
     the new file would lose the declaration.
     """
     names, findings = set(names), list(findings)
@@ -113,7 +116,7 @@ def make_plan(findings: Iterable[Finding], source: str, fingerprint: str, names:
         if found.fix == "quarantine":
             actions += [Action(n, "quarantine", found.kind, found.evidence) for n in files]
         elif found.fix == "quarantine-others":
-            left = [n for n in files if n not in out]
+            left = sorted((n for n in files if n not in out), key=lambda n: n not in rows)
             out.update(left[1:])
             actions += [Action(n, "quarantine", found.kind, found.evidence, left[0]) for n in left[1:]]
         elif found.fix == "drop-rows":
