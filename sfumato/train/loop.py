@@ -98,7 +98,8 @@ class Trainer:
         while self.share < 1.0:
             began = self.budget.clock()
             batch, noise = self.batch(self.step)
-            self.source.expect(self.source.train_index[self.order.at(self.step + 1)])  # read while this step is computed
+            following = self.order.at(self.step + 1)
+            self.source.expect(self.source.train_index[following])  # read while this step is computed
             u = stratified(noise.at(1).uniform((recipe.batch,)))
             eps_noise = noise.at(2)
             total = 0.0
