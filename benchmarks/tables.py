@@ -195,6 +195,42 @@ def pictures(data: Data) -> str:
     return f"![100 samples of each contender](images/{PICTURE})"
 
 
+def planted_faults(data: Data) -> str:
+    """Precision and recall per kind, ours and cleanvision's; near-duplicates also per transformation (recall only)."""
+    if "faults" not in data:
+        return "_Not measured yet: `python -m benchmarks.planted_faults`._"
+    found = data["faults"]
+    scores, setting = found["scores"], found["setting"]
+
+    def cells(who: str, kind: str) -> list[str]:
+        one = scores.get(who, {}).get(kind)
+        if one is None:
+            return ["–", "–"]
+        return ["–" if one[k] is None else f"{one[k]:.3f}" for k in ("precision", "recall")]
+
+    rows = [
+        [kind.replace(":", ": "), one["planted"], *cells("sfumato", kind), *cells("cleanvision", kind)]
+        for kind, one in scores["sfumato"].items()
+    ]
+    head = ["kind", "planted", "precision", "recall", "cleanvision: precision", "recall"]
+    times = ", ".join(f"{who} {s:.1f} s" for who, s in found["seconds"].items())
+    about = f"{found['pictures']:,} files in {3 * len(setting['seeds'])} sets, seeds {setting['seeds']}; {times}."
+    return f"{rows_to_markdown(head, rows)}\n\n{about}"
+
+
+def audit_speed(data: Data) -> str:
+    """Pictures per second and greatest memory of whole audits."""
+    if "speed" not in data:
+        return "_Not measured yet: `python -m benchmarks.planted_faults --speed`._"
+    sizes = (("64x64 PNG", "small"), ("1 megapixel JPEG", "large"))
+    rows = [
+        [what, f"{run['pictures']:,}", f"{run['per_second']:.0f}", f"{run['peak_mb']:.0f} MB"]
+        for what, key in sizes
+        for run in data["speed"][key]
+    ]
+    return rows_to_markdown(["pictures", "number", "per second", "greatest memory of the process"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "training_speed": ("training_speed", training_speed),
     "solver_overhead": ("solver_overhead", solver_overhead),
@@ -206,6 +242,8 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "tuning": ("quality_per_minute", lambda data: variants(data, "diffusers-fair")),
     "claims": ("quality_per_minute", claims),
     **data_tables.TABLES,
+    "planted_faults": ("planted_faults", planted_faults),
+    "audit_speed": ("planted_faults", audit_speed),
 }
 
 
