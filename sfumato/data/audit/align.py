@@ -11,8 +11,7 @@ from torch.nn import functional as F
 CLIPPED = (2.0, 253.0)  # levels beyond which a place says nothing of contrast
 RIDGE = 25.0  # levels squared: contrasts below five levels are not stretched to fit
 SHARP = (-1.5, 1.0)  # most that edges may be sharpened and softened
-ALLOW = 1.0  # of what both hold finer than a pixel, for resampling keeps more or less of it
-SOFTEN = 0.6  # pixels: blur of both before they are compared
+SOFTEN = 0.5  # pixels: blur of both before they are compared
 GREY = 4.0  # levels: a picture whose colours differ less from grey than this has none
 COARSE, FINE = (1.0, 4), ((1.0, 3), (0.6, 2))  # (blur in pixels, Gauss-Newton steps) at half and at full size
 
@@ -23,6 +22,7 @@ class Match:
 
     shape: Tensor  # rms difference of the slightly blurred grey thumbnails, as a share of their contrast
     detail: Tensor  # greatest mean difference over 3x3 places of the grey thumbnails, levels
+    mean: Tensor  # mean absolute difference over all places, levels: resampling leaves some everywhere
     colour: Tensor  # the same of the colours less their mean of red, green and blue; 0 where one picture has none
     overlap: Tensor  # share of the second picture that the first covers
     moved: Tensor  # farthest move of a corner, as a share of the side
@@ -138,6 +138,17 @@ def _rms(left: Tensor, second: Tensor, mask: Tensor) -> Tensor:
     return ((left**2 * mask).sum(1) / count).sqrt() / contrast
 
 
+def _within(affine: Tensor, side: int, reach: float) -> Tensor:
+    """Where affine leads no farther from the middle than `reach`, bool [P, side * side]."""
+    return ((affine @ _grid(side)).abs() <= reach).all(1)
+
+
+def _inner(mask: Tensor, side: int) -> Tensor:
+    """The mask without the outermost ring, whose pixels were resampled from one side only; float."""
+    rim = F.pad(torch.ones(side - 2, side - 2), (1, 1, 1, 1)).flatten()
+    return mask.float() * rim
+
+
 def compare(first: Tensor, second: Tensor, colours: tuple[Tensor, Tensor], affine: Tensor) -> Match:
     """Lay `first` on `second` (float [P, 1, S, S], colours [P, 3, s, s], levels) and measure what is left.
 
@@ -148,16 +159,18 @@ def compare(first: Tensor, second: Tensor, colours: tuple[Tensor, Tensor], affin
     seen, inside = warp(first, affine)
     side = first.shape[-1]
     expected, gain, offset = _like(seen, second, inside)
-    mask = inside.float()
+    mask = _inner(inside & _within(affine, side, 1 - 1.5 / side), side)
     left = (expected - second) * mask.reshape(-1, 1, side, side)
     shape = _rms(left.flatten(1), second.flatten(1), mask)
-    fuzzy = F.avg_pool2d(torch.minimum(_edge(expected).abs(), _edge(second).abs()), 3, 1)
-    detail = (F.avg_pool2d(left, 3, 1).abs() - ALLOW * fuzzy).flatten(1).amax(1).clamp_min(0)
+    detail = F.avg_pool2d(left, 3, 1).abs().flatten(1).amax(1)
+    mean = left.abs().flatten(1).sum(1) / mask.sum(1).clamp_min(1)
     chroma = [c - c.mean(1, keepdim=True) for c in colours]
     grey = torch.stack([c.abs().flatten(1).amax(1) < GREY for c in chroma], 1)
     tint, covered = warp(chroma[0], affine)
-    edge = _edge(tint) * covered.reshape(-1, 1, *tint.shape[2:])
-    off = (gain[:, None, None, None] * tint - chroma[1]) * covered.reshape(-1, 1, *tint.shape[2:])
+    small = tint.shape[-1]
+    covered = _inner(covered & _within(affine, small, 1 - 1.5 / small), small).reshape(-1, 1, small, small)
+    edge = _edge(tint) * covered
+    off = (gain[:, None, None, None] * tint - chroma[1]) * covered
     sharp = -(off * edge).flatten(1).sum(1) / (edge.square().flatten(1).sum(1) + RIDGE)
     off = off + sharp.clamp(*SHARP)[:, None, None, None] * edge
     colour = F.avg_pool2d(off, 3, 1).abs().flatten(1).amax(1) * ~grey.any(1)
@@ -165,4 +178,4 @@ def compare(first: Tensor, second: Tensor, colours: tuple[Tensor, Tensor], affin
     upright = torch.cat([torch.where(mirrored, -1.0, 1.0)[:, None, None] * affine[:, :1], affine[:, 1:]], 1)
     corners = torch.tensor([[-1.0, 1.0, -1.0, 1.0], [-1.0, -1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     moved = (upright @ corners - corners[:2]).abs().amax((1, 2)) / 2
-    return Match(shape, detail, colour, mask.mean(1), moved, mirrored, gain, offset, grey)
+    return Match(shape, detail, mean, colour, inside.float().mean(1), moved, mirrored, gain, offset, grey)

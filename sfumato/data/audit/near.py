@@ -19,8 +19,9 @@ KEPT, TIGHT = 8, 0.9  # second search: the same, of 16x16 pictures over all part
 CELLS = 2**24  # correlations held in memory at a time
 BLOCK = 256  # pictures or pairs worked on at a time: what fits a cache
 # what a true pair leaves at most, chosen by benchmarks/planted_faults.py on seeds that its table does not use
-ROUGH, SHAPE, DETAIL, COLOUR = 0.35, 0.2, 10.0, 16.0
-MOVED, OVERLAP, GAIN = 0.15, 0.7, 1.4
+ROUGH, SHAPE, COLOUR = 0.35, 0.25, 14.0
+DETAIL, DETAIL_PER_MEAN = 5.0, 2.0  # a changed detail stands out from the difference that is everywhere
+MOVED, OVERLAP, GAIN = 0.15, 0.7, 1.25
 GREY_SHARE, GREY_GAIN = 0.5, 1.06  # of the limits, where one picture has no colour and colour proves nothing
 # parts of a picture (scale, shift to the right, shift down) that are looked for in the others
 PARTS = (
@@ -143,7 +144,7 @@ def _verify(grey: Tensor, colour: Tensor, first: Tensor, second: Tensor, guess: 
     a, b, first, second = a[go], b[go], first[go], second[go]
     colours = (colour[first].permute(0, 3, 1, 2).float(), colour[second].permute(0, 3, 1, 2).float())
     match = align.compare(a, b, colours, align.fine(a, b, affine[go]))
-    distance = torch.stack([match.shape / SHAPE, match.detail / DETAIL, match.colour / COLOUR]).amax(0)
+    distance = torch.stack([match.shape / SHAPE, match.detail / (DETAIL + DETAIL_PER_MEAN * match.mean), match.colour / COLOUR]).amax(0)
     mixed = match.grey[:, 0] != match.grey[:, 1]
     gain = torch.maximum(match.gain, 1 / match.gain.clamp_min(1e-6))
     alike = (distance <= torch.where(mixed, GREY_SHARE, 1.0)) & (gain <= torch.where(mixed, GREY_GAIN, GAIN))

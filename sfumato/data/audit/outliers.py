@@ -12,8 +12,7 @@ from torch.nn import functional as F
 LEAST = 50  # pictures: in smaller sets nothing is unlike "the rest"
 REFERENCE = 4096  # pictures, spread over the set, that distances are taken to
 SHARE = 0.05  # of them that a picture is compared with: outliers fewer than this are no company for each other
-LIMIT = 5.0  # robust standard deviations of log distance
-GAP = 1.6  # an outlier is at least this many times as far as the 95th percentile of all
+BULK, LIMIT = 0.75, 4.0  # an outlier is LIMIT times as far away as this share of the set reaches
 BLOCK = 2048
 NAMES = (
     "brightness", "contrast", "darkest parts", "lightest parts", "red to green", "yellow to blue", "spread of red to green",
@@ -25,7 +24,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Outlier:
-    """A row far from all others: its score in robust standard deviations, the threshold, and what is unusual."""
+    """A row far from all others: its score, the threshold, and what is unusual."""
 
     row: int
     score: float
@@ -36,10 +35,9 @@ class Outlier:
 def outliers(thumbs: np.ndarray, colours: np.ndarray) -> list[Outlier]:
     """Pictures far from the rest; rows of `thumbs` uint8 [N, 32, 32] grey and `colours` uint8 [N, 16, 16, 3].
 
-    The distance d of a picture is its mean distance to the nearest 5 % of the set in standardised features (NAMES:
-    median 0, interquartile range 1.35). Its score is (log d - m) / s with m the median of log d over the set and s
-    the larger of its two half-quartiles over 0.674. Called are scores above LIMIT that are also GAP times beyond the
-    95th percentile, so that a set with a long even tail has no outliers.
+    The distance of a picture is its mean distance to the nearest 5 % of the set in standardised features (NAMES:
+    median 0, interquartile range 1.35). Its score is that distance divided by the third quartile of all distances, so
+    a quarter of the set may be faulty without moving the scale; outliers are those with scores above LIMIT.
     """
     if len(thumbs) < LEAST:
         return []
@@ -51,13 +49,10 @@ def outliers(thumbs: np.ndarray, colours: np.ndarray) -> list[Outlier]:
             ]
         )
         standard = _standardise(values)
-        distance = _distances(standard).clamp_min(1e-6).log()
-    low, middle, high, far = torch.quantile(distance, torch.tensor([0.25, 0.5, 0.75, 0.95])).tolist()
-    spread = max(high - middle, middle - low, 1e-3) / 0.674
-    score = (distance - middle) / spread
-    limit = max(LIMIT, (far + float(np.log(GAP)) - middle) / spread)
-    found = (score > limit).nonzero()[:, 0].tolist()
-    return [Outlier(k, float(score[k]), limit, _told(standard[k], float(score[k]), limit)) for k in found]
+        distance = _distances(standard)
+    score = distance / torch.quantile(distance, BULK).clamp_min(1e-6)
+    found = (score > LIMIT).nonzero()[:, 0].tolist()
+    return [Outlier(k, float(score[k]), LIMIT, _told(standard[k], float(score[k]))) for k in found]
 
 
 def features(thumbs: Tensor, colours: Tensor) -> Tensor:
@@ -105,8 +100,11 @@ def _distances(standard: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _told(standard: Tensor, score: float, limit: float) -> str:
+def _told(standard: Tensor, score: float) -> str:
     """The three features that are farthest out, and the score beside its threshold."""
     far = standard.abs().topk(3).indices.tolist()
     parts = ", ".join(f"{NAMES[k]} {standard[k]:+.1f}" for k in far)
-    return f"{score:.1f} robust standard deviations from the rest (limit {limit:.1f}); most unusual: {parts}"
+    return (
+        f"{score:.1f} times as far from its nearest {SHARE:.0%} of the set as {BULK:.0%} of all are (limit {LIMIT:g}); "
+        f"most unusual, in robust standard deviations: {parts}"
+    )

@@ -15,6 +15,8 @@ from sfumato.data.audit.declared import Claim
 from sfumato.data.audit.finding import Audit, Finding
 from sfumato.data.audit.listing import Listing, open_listing
 from sfumato.data.audit.look import ROW, Look, look
+from sfumato.data.audit.near import near_duplicates
+from sfumato.data.audit.outliers import outliers
 from sfumato.data.audit.pool import each
 from sfumato.data.order import split
 from sfumato.data.picture import Unusable
@@ -74,6 +76,10 @@ def _judge(listing: Listing, rows: np.ndarray, claims: dict[int, Claim], reasons
     ]
     if len(good):
         findings += _copies(keys, seen)
+        findings += [
+            Finding("outlier", (keys[found.row],), found.evidence, "warning", "review")
+            for found in outliers(seen["thumb"], seen["colour"])
+        ]
         findings += pictures.faults(keys, seen)
         findings += pictures.modes(keys, seen)
         findings += whole.bucket_waste(seen)
@@ -108,10 +114,6 @@ def _copies(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
     for group, evidence in whole.exact_duplicates(rows):
         same[group] = group[0]
         yield found("exact_duplicate", group, evidence, "error")
-    try:
-        from sfumato.data.audit.near import near_duplicates
-    except ImportError:
-        return
     first = np.flatnonzero(same == np.arange(len(keys)))  # one of each: exact copies are told of already
     aspect = (rows["width"] / np.maximum(rows["height"], 1))[first]
     for near in near_duplicates(rows["thumb"][first], rows["colour"][first], aspect):
