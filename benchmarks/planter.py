@@ -54,9 +54,9 @@ class Planter:
         self.pool = _pool(what, self.draw)
         self.labels: dict[str, str] = {}
         self.captions: dict[str, str | None] = {}
-        want = clean + each * 13
-        if len(self.pool) < want:
-            raise ValueError(f"{what}: {len(self.pool)} pictures are too few for {clean} clean ones and {each} per fault")
+        clean = min(clean, len(self.pool) - 13 * each)  # there are about 280 tiles of photographs
+        if clean < 10 * each:
+            raise ValueError(f"{what}: {len(self.pool)} pictures are too few for {each} per fault")
         self.originals = [self._clean() for _ in range(clean)]
         self.truth.clean = clean
 

@@ -20,8 +20,8 @@ CELLS = 2**24  # correlations held in memory at a time
 BLOCK = 256  # pictures or pairs worked on at a time: what fits a cache
 # what a true pair leaves at most, chosen by benchmarks/planted_faults.py on seeds that its table does not use
 ROUGH, SHAPE, COLOUR = 0.35, 0.25, 14.0
-DETAIL, DETAIL_PER_MEAN = 5.0, 2.0  # a changed detail stands out from the difference that is everywhere
-MOVED, OVERLAP, GAIN = 0.15, 0.7, 1.25
+DETAIL, DETAIL_PER_MEAN = 8.0, 1.0  # a changed detail stands out from the difference that is everywhere
+MOVED, OVERLAP, GAIN = 0.15, 0.7, 1.2
 GREY_SHARE, GREY_GAIN = 0.5, 1.06  # of the limits, where one picture has no colour and colour proves nothing
 # parts of a picture (scale, shift to the right, shift down) that are looked for in the others
 PARTS = (

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 LEAST = 50  # pictures: in smaller sets nothing is unlike "the rest"
 REFERENCE = 4096  # pictures, spread over the set, that distances are taken to
 SHARE = 0.05  # of them that a picture is compared with: outliers fewer than this are no company for each other
-BULK, LIMIT = 0.75, 4.0  # an outlier is LIMIT times as far away as this share of the set reaches
+BULK, LIMIT = 0.75, 4.6  # an outlier is LIMIT times as far away as this share of the set reaches
 BLOCK = 2048
 NAMES = (
     "brightness", "contrast", "darkest parts", "lightest parts", "red to green", "yellow to blue", "spread of red to green",

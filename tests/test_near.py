@@ -1,0 +1,133 @@
+"""Near-duplicates are found by what was done to drawn pictures, and look-alikes are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from benchmarks.transformations import TRANSFORMATIONS
+from sfumato.data.audit import align
+from sfumato.data.audit.near import near_duplicates
+
+SIDE = 128
+
+
+def scene(seed: int) -> Image.Image:
+    """Shapes of random colour, place and size on a slope of colour, with a little grain: no two seeds alike."""
+    draw = np.random.default_rng(seed)
+    slope = np.linspace(0, 1, SIDE)[:, None, None] * draw.uniform(-60, 60, 3) + draw.uniform(70, 190, 3)
+    grain = draw.normal(0, 4, (SIDE, SIDE, 3))
+    picture = Image.fromarray((np.broadcast_to(slope, (SIDE, SIDE, 3)) + grain).clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(12):
+        x, y, w, h = draw.integers(-20, 110), draw.integers(-20, 110), *draw.integers(15, 60, 2)
+        fill = tuple(int(v) for v in draw.integers(0, 256, 3))
+        (pen.ellipse if draw.random() < 0.5 else pen.rectangle)((x, y, x + w, y + h), fill=fill)
+    return picture
+
+
+def looked_at(pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the audit keeps of each picture."""
+    low_pass = Image.Resampling.BILINEAR
+    rgb = [p.convert("RGB") for p in pictures]
+    thumbs = np.stack([np.asarray(p.convert("L").resize((32, 32), low_pass)) for p in rgb])
+    colours = np.stack([np.asarray(p.resize((16, 16), low_pass)) for p in rgb])
+    return thumbs, colours, np.array([p.width / p.height for p in pictures])
+
+
+def groups(pictures: list[Image.Image]) -> list[set[int]]:
+    return [set(g.rows) for g in near_duplicates(*looked_at(pictures))]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Image.Image]:
+    return [scene(k) for k in range(120)]
+
+
+def test_different_pictures_are_left_alone(scenes):
+    assert groups(scenes) == []
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_altered_copies_are_found(scenes, name):
+    draw = np.random.default_rng(7)
+    copies = [TRANSFORMATIONS[name](p, draw) for p in scenes[:20]]
+    found = groups([*scenes, *copies])
+    hit = sum({k, len(scenes) + k} in found for k in range(20))
+    assert hit >= 19
+    assert len(found) == hit, "a group holds strangers"
+
+
+def test_a_changed_detail_is_another_picture(scenes):
+    """A blot of an eighth of the side, of a tone that is not there, in the middle of each copy."""
+    changed = []
+    for picture in scenes[:20]:
+        copy = picture.copy()
+        local = np.asarray(picture.convert("L"))[56:72, 56:72].mean()
+        ImageDraw.Draw(copy).rectangle((56, 56, 71, 71), fill=(0, 0, 0) if local > 127 else (255, 255, 255))
+        changed.append(copy)
+    assert groups([*scenes[:20], *changed]) == []
+
+
+def test_another_colour_of_one_part_is_another_picture():
+    """Faces that differ in the colour of the skin alone, of nearly the same lightness."""
+
+    def face(skin: tuple[int, int, int]) -> Image.Image:
+        picture = Image.new("RGB", (SIDE, SIDE), "white")
+        pen = ImageDraw.Draw(picture)
+        pen.ellipse((16, 16, 112, 112), fill=skin, outline="black", width=4)
+        pen.ellipse((42, 46, 52, 60), fill="black")
+        pen.ellipse((76, 46, 86, 60), fill="black")
+        pen.arc((40, 50, 88, 94), 20, 160, fill="black", width=4)
+        return picture
+
+    tones = [face(c) for c in ((252, 234, 43), (250, 220, 188), (193, 154, 101), (106, 70, 47))]
+    assert groups(tones) == []
+    brighter = tones[2].point(lambda v: min(255, v + 12))
+    assert groups([*tones, brighter]) == [{2, 4}]
+
+
+def test_a_grey_version_goes_with_its_own_original():
+    """Two pictures of the same lightness and different colour, and the grey version of one."""
+    first = scene(3)
+    shifted = np.asarray(first, np.float32)
+    shifted += np.array([60, -30.6, 0]) * (shifted[..., 1:2] > 100)  # luma unchanged
+    second = Image.fromarray(shifted.clip(0, 255).astype(np.uint8))
+    found = groups([first, second, second.convert("L")])
+    assert found == [{1, 2}]
+
+
+def test_copies_of_copies_are_one_group(scenes):
+    draw = np.random.default_rng(1)
+    row = [scenes[0], TRANSFORMATIONS["mirrored"](scenes[0], draw), TRANSFORMATIONS["relit"](scenes[0], draw)]
+    assert groups([*scenes[1:30], *row]) == [{29, 30, 31}]
+
+
+def test_other_proportions_and_flat_pictures_are_not_compared(scenes):
+    squeezed = scenes[0].resize((SIDE, SIDE // 2))
+    flat = [Image.new("RGB", (64, 64), (v, v, v)) for v in (10, 10, 200)]
+    assert groups([scenes[0], squeezed, *flat]) == []
+    assert near_duplicates(*looked_at(scenes[:1])) == []
+
+
+def test_evidence_says_what_was_done(scenes):
+    copy = TRANSFORMATIONS["mirrored"](scenes[0], np.random.default_rng(0))
+    (group,) = near_duplicates(*looked_at([*scenes[:5], copy]))
+    assert "mirrored" in group.evidence and "limit" in group.evidence
+
+
+def test_registration_recovers_a_known_move():
+    """A smooth picture seen through a known affine: the corners come back within a fifth of a pixel of 32."""
+    draw = np.random.default_rng(5)
+    noise = torch.from_numpy(draw.normal(0, 400, (8, 1, 32, 32)).astype(np.float32))
+    first = align.blur(noise, 2.5) + 128
+    true = torch.tensor([[[0.93, 0.02, 0.04], [-0.02, 0.95, -0.03]]]).expand(8, 2, 3)
+    second, _ = align.warp(first, true)
+    start = torch.eye(2, 3).expand(8, 2, 3)
+    near, _ = align.coarse(first, 0.9 * second + 10, start)
+    found = align.fine(first, 0.9 * second + 10, near)
+    corners = torch.tensor([[-1.0, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * torch.tensor([[0.8], [0.8], [1.0]])
+    off = ((found - true) @ corners).abs().amax() * 16
+    assert off < 0.2
