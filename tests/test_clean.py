@@ -25,7 +25,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.audit import audit
 from sfumato.data.audit.finding import Finding
 from sfumato.data.clean import clean, plan_path, undo
-from sfumato.data.clean.plan import make_plan, read_plan
+from sfumato.data.clean.plan import check_plan, make_plan, read_plan
 from sfumato.data.clean.rewrite import rewrite_table
 
 FINDINGS = (
@@ -447,6 +447,17 @@ def test_what_a_plan_takes_of_findings() -> None:
     plan = make_plan(found, "s", "f", "abcdef", "c")
     assert plan.files("quarantine") == {"a", "b", "d"}, "the copy with a caption stays"
     assert len(plan.advice) == 1 and "write captions" in plan.advice[0]
+
+
+def test_copies_of_a_copy_stand_in_for_the_one_that_stays() -> None:
+    names = ("kept", "near", "same")
+    found = [
+        Finding("exact_duplicate", ("near", "same"), "", "error", "quarantine-others"),
+        Finding("near_duplicate", ("kept", "near"), "", "warning", "quarantine-others"),
+    ]
+    plan = make_plan(found, "s", "f", names, ())
+    check_plan(plan, names, ())
+    assert {a.file: a.copy_of for a in plan.actions} == {"near": "kept", "same": "kept"}
 
 
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.copyfile", "fcntl.flock"}

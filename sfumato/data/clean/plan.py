@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,16 @@ def make_plan(
         else:
             count = f" ({len(found.files):,} files)" if found.files else ""
             advice.append(f"{KINDS[found.kind]}: {found.evidence}{count}; {FIXES[found.fix]}")
+    # a picture kept among its copies may itself be a near copy of another: all of them then stand in for that one
+    copies = {a.file: a.copy_of for a in actions if a.copy_of}
+    actions = [replace(a, copy_of=_kept(a.copy_of, copies)) for a in actions]
     return Plan(source, fingerprint, tuple(dict.fromkeys(actions)), tuple(advice))
+
+
+def _kept(name: str, copies: dict[str, str]) -> str:
+    while name in copies:
+        name = copies[name]
+    return name
 
 
 def read_plan(path: Path) -> Plan:
