@@ -314,6 +314,15 @@ def jsonl_broken(root: Path) -> str:
     return str(root / "a.jsonl")
 
 
+def odd_folder_name(root: Path) -> str:
+    """A line break and an undecodable byte in the folder's own name."""
+    folder = root / "a\nb\udcff"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(picture(0))
+    (folder / "metadata.csv").write_text("file_name,text\n0.png,a,b\n")
+    return str(folder)
+
+
 def jsonl_missing(root: Path) -> str:
     return str(root / "nothing.jsonl")
 
@@ -368,6 +377,7 @@ ERRORS: dict[Callable[[Path], str], str] = {
     csv_of_a_pipe: "/dev/zero: not a regular file",
     name_with_nul: "a\\x00b\\n.png",
     jsonl_broken: "a.jsonl line 2: not valid JSON",
+    odd_folder_name: "a\\nb\\udcff/metadata.csv line 2: more cells",
     jsonl_missing: "no folder",
 }
 

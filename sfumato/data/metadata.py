@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sfumato.core import SfumatoError
+from sfumato.data.records import shown
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 
@@ -30,12 +31,14 @@ def read_tables(root: Path, names: list[str]) -> Table:
     """All metadata files below root in one table; raises SfumatoError naming the file and the line."""
     for name in names:
         if name.endswith(".csv") and name[: -len("csv")] + "jsonl" in names:
-            raise SfumatoError(f"{(root / name).parent} has both metadata.jsonl and metadata.csv; keep one of them")
-    table, columns, lines = Table(where=", ".join(names)), {}, {}
+            raise SfumatoError(
+                f"{shown((root / name).parent)} has both metadata.jsonl and metadata.csv; keep one of them"
+            )
+    table, columns, lines = Table(where=shown(", ".join(names))), {}, {}
     for name in names:
         path = root / name
         for line, row in _jsonl(path) if name.endswith(".jsonl") else _csv(path):
-            at = f"{path} line {line}"
+            at = f"{shown(path)} line {line}"
             file = row.pop("file_name", None)
             if not isinstance(file, str) or not file.strip():
                 raise SfumatoError(f"{at}: no file_name; every row needs the picture's name relative to this file")
@@ -70,9 +73,9 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise SfumatoError(f"{path} line {line}: not UTF-8 text; save the file as UTF-8") from error
+        raise SfumatoError(f"{shown(path)} line {line}: not UTF-8 text; save the file as UTF-8") from error
     except OSError as error:
-        raise SfumatoError(f"{path} cannot be read ({error.strerror})") from error
+        raise SfumatoError(f"{shown(path)} cannot be read ({error.strerror})") from error
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,10 +85,10 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise SfumatoError(f"{path} line {line}: not valid JSON ({error})") from error
+            raise SfumatoError(f"{shown(path)} line {line}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
             raise SfumatoError(
-                f'{path} line {line}: not a JSON object such as {{"file_name": "a.png", "text": "a cat"}}'
+                f'{shown(path)} line {line}: not a JSON object such as {{"file_name": "a.png", "text": "a cat"}}'
             )
         yield line, row
 
@@ -95,12 +98,12 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         if "file_name" not in (reader.fieldnames or ()):
             have = ", ".join(reader.fieldnames or ()) or "nothing"
-            raise SfumatoError(f"{path} line 1: no column file_name (the header has {have})")
+            raise SfumatoError(f"{shown(path)} line 1: no column file_name (the header has {have})")
         for row in reader:
             if None in row:
                 raise SfumatoError(
-                    f"{path} line {reader.line_num}: more cells than the header; put text that holds commas in quotes"
+                    f"{shown(path)} line {reader.line_num}: more cells than the header; put text that holds commas in quotes"
                 )
             yield reader.line_num, row
     except csv.Error as error:
-        raise SfumatoError(f"{path} line {reader.line_num}: not valid CSV ({error})") from error
+        raise SfumatoError(f"{shown(path)} line {reader.line_num}: not valid CSV ({error})") from error
