@@ -1,7 +1,7 @@
 """What the audit finds of planted faults, and how fast: precision and recall per kind, beside cleanvision.
 
-    python -m benchmarks.planted_faults                 # found faults, seeds 0 to 2
-    python -m benchmarks.planted_faults --speed         # pictures per second and memory, added to the same results
+python -m benchmarks.planted_faults                 # found faults, seeds 0 to 2
+python -m benchmarks.planted_faults --speed         # pictures per second and memory, added to the same results
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Score:
         return {"precision": precision, "recall": recall, **counts}
 
 
-def judge(groups: dict[str, list[set[str]]], files: dict[str, set[str]], truth: Truth, scores: dict[str, Score]) -> None:
+def judge(
+    groups: dict[str, list[set[str]]], files: dict[str, set[str]], truth: Truth, scores: dict[str, Score]
+) -> None:
     """Add one folder's answer: `groups` of copies by kind, and `files` called by kind."""
     source = {copy: original for _, original, copy in truth.copies}
     for kind in COPIES & groups.keys():
@@ -170,7 +172,9 @@ def fill(folder: Path, n: int, large: bool) -> None:
         return
     source = data.open("fashion-mnist", 28)
     for k in range(n):
-        picture = Image.fromarray(source.pixels[k % len(source), :, :, 0]).resize((SMALL, SMALL), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(source.pixels[k % len(source), :, :, 0]).resize(
+            (SMALL, SMALL), Image.Resampling.BICUBIC
+        )
         if k >= len(source):  # beyond 60,000: turned, which makes them others
             picture = picture.rotate(90 * (k // len(source)))
         picture.save(folder / f"{k:06d}.png", compress_level=1)
@@ -204,13 +208,17 @@ def show(result: dict[str, Any]) -> str:
     for who, kinds in result["scores"].items():
         for kind, s in kinds.items():
             p, r = ("  -  " if s[k] is None else f"{s[k]:.3f}" for k in ("precision", "recall"))
-            lines.append(f"{who:12} {kind:30} precision {p} recall {r} ({s['found']} of {s['planted']}, {s['called_wrongly']} wrong)")
+            lines.append(
+                f"{who:12} {kind:30} precision {p} recall {r} ({s['found']} of {s['planted']}, {s['called_wrongly']} wrong)"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="10 and above are for choosing thresholds")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="10 and above are for choosing thresholds"
+    )
     parser.add_argument("--clean", type=int, default=400, help="clean pictures per set")
     parser.add_argument("--each", type=int, default=8, help="pictures per fault and set")
     parser.add_argument("--near", type=int, default=12, help="near-duplicates per transformation and set")

@@ -151,7 +151,9 @@ class Planter:
     def _alpha(self, picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         y, x = np.mgrid[-1 : 1 : picture.height * 1j, -1 : 1 : picture.width * 1j]
-        picture.putalpha(Image.fromarray(np.where(x * x + y * y < self.draw.uniform(0.7, 1.2), 255, 0).astype(np.uint8)))
+        picture.putalpha(
+            Image.fromarray(np.where(x * x + y * y < self.draw.uniform(0.7, 1.2), 255, 0).astype(np.uint8))
+        )
         return picture
 
     def broken(self) -> None:
@@ -170,7 +172,9 @@ class Planter:
         """Copies: half byte for byte, half saved anew without loss."""
         for k, original in enumerate(self._chosen(self.each)):
             with Image.open(self.root / original) as picture:
-                name = self._write(picture.copy(), self.labels[original], self.captions[original], compress_level=k % 10)
+                name = self._write(
+                    picture.copy(), self.labels[original], self.captions[original], compress_level=k % 10
+                )
             if k % 2:
                 (self.root / name).write_bytes((self.root / original).read_bytes())
             self.truth.touched.add(name)
@@ -257,7 +261,9 @@ def plant(root: Path, what: str, seed: int, clean: int, each: int, near: int) ->
         others["photograph"] = [p for p, _, _ in _photographs(draw)]
     elif what == "garments":
         others["emoji"] = [p for p, _, _ in _emoji(draw)]
-        others["noise"] = [Image.fromarray(draw.integers(0, 256, (28, 28)).astype(np.uint8)) for _ in range(planter.each)]
+        others["noise"] = [
+            Image.fromarray(draw.integers(0, 256, (28, 28)).astype(np.uint8)) for _ in range(planter.each)
+        ]
     if others:
         planter.strangers(others)
     planter.captions_and_classes()

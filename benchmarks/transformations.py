@@ -53,7 +53,9 @@ def relit(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
 def noisy(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
     """Gaussian noise of 3 to 8 levels of 255 in every value."""
     values = np.asarray(picture, np.float32)
-    return Image.fromarray((values + draw.normal(0, draw.uniform(3, 8), values.shape)).round().clip(0, 255).astype("u1"))
+    return Image.fromarray(
+        (values + draw.normal(0, draw.uniform(3, 8), values.shape)).round().clip(0, 255).astype("u1")
+    )
 
 
 def turned(picture: Image.Image, draw: np.random.Generator) -> Image.Image:

@@ -144,7 +144,9 @@ def _verify(grey: Tensor, colour: Tensor, first: Tensor, second: Tensor, guess: 
     a, b, first, second = a[go], b[go], first[go], second[go]
     colours = (colour[first].permute(0, 3, 1, 2).float(), colour[second].permute(0, 3, 1, 2).float())
     match = align.compare(a, b, colours, align.fine(a, b, affine[go]))
-    distance = torch.stack([match.shape / SHAPE, match.detail / (DETAIL + DETAIL_PER_MEAN * match.mean), match.colour / COLOUR]).amax(0)
+    distance = torch.stack(
+        [match.shape / SHAPE, match.detail / (DETAIL + DETAIL_PER_MEAN * match.mean), match.colour / COLOUR]
+    ).amax(0)
     mixed = match.grey[:, 0] != match.grey[:, 1]
     gain = torch.maximum(match.gain, 1 / match.gain.clamp_min(1e-6))
     alike = (distance <= torch.where(mixed, GREY_SHARE, 1.0)) & (gain <= torch.where(mixed, GREY_GAIN, GAIN))
@@ -180,9 +182,7 @@ def _without_doubtful_grey(pairs: list[_Pair]) -> list[_Pair]:
         if pair.grey[0] != pair.grey[1]:
             row = pair.rows[pair.grey.index(True)]
             nearest[row] = min(pair.distance, nearest.get(row, 2.0))
-    return [
-        p for p in pairs if p.grey[0] == p.grey[1] or p.distance == nearest[p.rows[p.grey.index(True)]]
-    ]
+    return [p for p in pairs if p.grey[0] == p.grey[1] or p.distance == nearest[p.rows[p.grey.index(True)]]]
 
 
 def _groups(pairs: list[_Pair]) -> list[tuple[list[int], str]]:

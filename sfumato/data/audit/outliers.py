@@ -84,7 +84,9 @@ def features(thumbs: Tensor, colours: Tensor) -> Tensor:
 
 def _standardise(values: Tensor) -> Tensor:
     """Median 0 and interquartile range 1.35, which is 1 standard deviation of a normal distribution."""
-    low, middle, high = torch.quantile(values[:: max(1, len(values) // 100_000)], torch.tensor([0.25, 0.5, 0.75]), dim=0)
+    low, middle, high = torch.quantile(
+        values[:: max(1, len(values) // 100_000)], torch.tensor([0.25, 0.5, 0.75]), dim=0
+    )
     # where the bulk does not vary, no less than a few levels count as a difference
     return (values - middle) / ((high - low) / 1.35).clamp_min(4.0)
 
