@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
-    train.add_argument("source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people")
+    train.add_argument(
+        "source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people"
+    )
     train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
     train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
     budget = train.add_mutually_exclusive_group()
@@ -75,13 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, metavar="FILE.safetensors")
     export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
 
-    audit = command("audit", "What is wrong with a set of pictures, and what would put it right; exit code 1 when faults are found.")
+    audit = command("audit", "What is wrong with a set of pictures, and what would put it right (exit code 1: faults).")
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
     audit.add_argument("--report", metavar="FILE.html", help="write a page with thumbnails of what is wrong")
 
     clean = command("clean", "Make a cleaned set beside the source, by a plan that can be read, edited and undone.")
     clean.add_argument("source", help="what 'sfumato audit' reads, but no named set; it is never changed")
-    clean.add_argument("--out", required=True, metavar="DIR", help="the cleaned set; its plan is written to DIR.plan.json")
+    clean.add_argument(
+        "--out", required=True, metavar="DIR", help="the cleaned set; its plan is written to DIR.plan.json"
+    )
     clean.add_argument("--only", nargs="+", metavar="KIND", help="kinds of faults to put right (all that can be)")
     clean.add_argument("--undo", action="store_true", help="put everything in DIR back as it was in the source")
 

@@ -20,9 +20,9 @@ TEXT_LIMIT = 1 << 20  # bytes of one text chunk that are read; a compressed one 
 
 _AI_SOURCES = re.compile(rb"(?<![A-Za-z])(compositeWithTrainedAlgorithmicMedia|trainedAlgorithmicMedia)(?![A-Za-z])")
 _ANY_SOURCE = re.compile(rb"digitalsourcetype/([A-Za-z]{4,60})")
-_A1111 = re.compile(r"\bSteps: \d+, .*\b(Sampler|CFG scale|Seed): ", re.S)
+_A1111 = re.compile(r"\bSteps: \d+, .{0,400}?\b(Sampler|CFG scale|Seed): ", re.S)  # bounded: no text can make it slow
 _NODES = re.compile(r'"(class_type|last_node_id|last_link_id)"\s*:')
-_JOB = re.compile(r"--v \d.*Job ID: [0-9a-f-]{36}", re.S)
+_JOB = re.compile(r"--v \d.{0,400}?Job ID: [0-9a-f-]{36}", re.S)
 _SOFTWARE = re.compile(
     r"\b(NovelAI|Stable ?Diffusion|SDXL|Midjourney|DALL[-·. ]?E|Adobe Firefly|InvokeAI|ComfyUI|Fooocus|Draw Things"
     r"|Leonardo\.Ai|Ideogram AI|Imagen \d|Made with Google AI)\b",

@@ -10,11 +10,12 @@ import numpy as np
 from sfumato.data.audit.finding import Finding
 
 BLANK_FLAT = 0.999  # share of pixels of one colour
+BLANK_SPREAD = 1.0  # levels: standard deviation between the parts of a blank picture, where its noise is averaged out
 DARK_P99 = 60  # levels: not even the lightest hundredth is lighter
 DARK_P999 = 110  # nor are there lamps, as in a picture of a night
-LIGHT_P01 = 175  # levels: not even the darkest hundredth is darker
-CLIPPED = 0.02  # share of pure white from which a light picture counts as blown out
-SOFT = 0.26  # the steepest step of an edge as a share of its rise
+LIGHT_P01 = 170  # levels: not even the darkest hundredth is darker
+LIGHT_P001 = 130  # nor are there thin dark lines, as in a drawing
+SOFT = 0.30  # the steepest step of an edge as a share of its rise
 DETAIL = 3.0  # levels beyond a smooth slope
 ASPECT = 2.8
 TINY_SHARE, TINY_LEAST, TINY_MOST = 1 / 8, 16, 64
@@ -59,18 +60,20 @@ def faults(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
 
 
 def _tone(row: np.void) -> tuple[str, str] | None:
-    if row["flat"] >= BLANK_FLAT:
+    if row["flat"] >= BLANK_FLAT and _parts(row["thumb"]).std() < BLANK_SPREAD:
         return "blank", f"{row['flat']:.1%} of the pixels have one colour"
     if row["p99"] <= DARK_P99 and row["p999"] <= DARK_P999:
-        return "dark", f"99 % of the pixels are darker than {row['p99']} of 255"
-    if row["p01"] >= LIGHT_P01 and row["clipped"] >= CLIPPED:
-        return (
-            "blown_out",
-            f"99 % of the pixels are lighter than {row['p01']} of 255, {row['clipped']:.0%} are pure white",
-        )
+        return "dark", f"99 % of the pixels are no lighter than {row['p99']} of 255"
+    if row["p01"] >= LIGHT_P01 and row["p001"] >= LIGHT_P001:
+        return "blown_out", f"99 % of the pixels are at least {row['p01']} of 255, {row['clipped']:.0%} are pure white"
     if row["detail"] < DETAIL:
         return "low_information", f"nothing but a smooth surface: {row['detail']:.1f} levels of detail"
     return None
+
+
+def _parts(thumb: np.ndarray) -> np.ndarray:
+    """Means of 8x8 parts."""
+    return thumb.reshape(8, 4, 8, 4).mean((1, 3))
 
 
 def modes(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:

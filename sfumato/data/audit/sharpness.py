@@ -10,7 +10,7 @@ from PIL import Image
 TILE = 48  # pixels: side of the parts looked at
 TILES = 12
 REACH = 5  # pixels to each side of an edge in which its whole rise is looked for
-RISE = 24  # levels: weaker edges say nothing
+RISE = 16  # levels: weaker edges say nothing
 
 
 def sharpness(picture: Image.Image, small: np.ndarray) -> float:
@@ -58,7 +58,7 @@ def _edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     high, low = np.maximum(values[..., 1:], values[..., :-1]), np.minimum(values[..., 1:], values[..., :-1])
     high, low = _spread(high, np.maximum), _spread(low, np.minimum)
     rise = high - low
-    peak = rise >= RISE
+    peak = (rise >= RISE) & (step > 0)
     peak[..., 1:] &= step[..., 1:] >= step[..., :-1]
     peak[..., :-1] &= step[..., :-1] >= step[..., 1:]
     rise, step = rise[peak], step[peak]
