@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +162,7 @@ class Planter:
             file = io.BytesIO()
             picture.save(file, "PNG")
             data = file.getvalue()
-            spoilt = [data[: len(data) // 2], b"", b"<html>404 not found</html>", data[:20] + os.urandom(200)][k % 4]
+            spoilt = [data[: len(data) // 2], b"", b"<html>404 not found</html>", data[:20] + self.draw.bytes(200)][k % 4]
             name = self._name(".png", label)
             (self.root / name).write_bytes(spoilt)
             self.fault("corrupt", name)

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+
+import sfumato.data as data
+from sfumato.core import SfumatoError
 
 CAPTIONS = ["a black cat", 'a "quoted", grey cat', "", "dog", "zwei Hunde, größer", "dog"]
 
@@ -52,3 +56,12 @@ def told(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").split("\n")]
     found = [row | {"bytes": (folder / row["file_name"]).read_bytes()} for row in rows]
     return sorted((row | {"label": row["file_name"].split("/")[0]} for row in found), key=lambda row: row["file_name"])
+
+
+def line(given: object) -> str:
+    """The one line of the error."""
+    with pytest.raises(SfumatoError) as caught:
+        data.open(given, size=8)
+    told = str(caught.value)
+    assert told.isprintable() and len(told) < 500, told
+    return told

@@ -12,7 +12,6 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from PIL import Image
 
 from sfumato.cli import main
 from sfumato.data.audit import audit, run
-from sfumato.data.audit.pool import each
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -369,30 +367,6 @@ def test_a_file_that_takes_too_long_is_left_behind(tmp_path: Path, monkeypatch: 
     release.set()
     late = {n for f in result.findings if f.kind == "corrupt" for n in f.files}
     assert late == {"03.png", "04.png", "05.png"} and result.images == 9
-
-
-def test_the_pool_gives_each_result_once_and_stops_when_left() -> None:
-    assert sorted(each(500, lambda k: k * k, 4, 5, None)) == [(k, k * k) for k in range(500)]
-    before = threading.active_count()
-    for _ in each(10_000, lambda k: k, 2, 5, None):
-        break
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
-
-
-def test_the_pool_does_not_run_ahead() -> None:
-    begun: list[int] = []
-
-    def taken() -> Iterator[int]:
-        for k, _ in each(100_000, lambda k: begun.append(k), 2, 5, None):
-            time.sleep(0.0005)
-            yield k
-
-    for _, _ in zip(range(50), taken(), strict=False):
-        pass
-    assert len(begun) < 50 + 64 + 8
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from training import small_source, tiny_recipe, tiny_trainer
 
 from sfumato.core import SfumatoError
 from sfumato.data import Order, Source
-from sfumato.data.balance import Balance, EffectiveNumber, Temperature, WeightedOrder, parse, told, weighted_order
+from sfumato.data.balance import Balance, EffectiveNumber, Temperature, parse, told, weighted_order
+from sfumato.data.order import WeightedOrder
 from sfumato.settings import from_dict, override, to_dict
 from sfumato.train import Recipe
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cleaning import FINDINGS, array, edit, hashes, make_pets, pixels, run
 from PIL import Image, ImageCms
 
 import sfumato.data as data
@@ -25,73 +20,12 @@ from sfumato.core import SfumatoError
 from sfumato.data.audit import audit
 from sfumato.data.audit.finding import Finding
 from sfumato.data.clean import clean, plan_path, undo
-from sfumato.data.clean.plan import check_plan, make_plan, read_plan
-from sfumato.data.clean.rewrite import rewrite_table
-
-FINDINGS = (
-    Finding("corrupt", ("b/broken.png",), "truncated", "error", "quarantine"),
-    Finding("exact_duplicate", ("a/1.png", "a/2.png", "b/copy.png"), "the same pixels", "error", "quarantine-others"),
-    Finding("alpha", ("a/clear.png", "b/moving.gif"), "see-through", "warning", "convert"),
-    Finding("mixed_modes", ("b/sixteen.png", "a/turned.jpg"), "other modes", "warning", "convert"),
-    Finding("caption_without_picture", ("nowhere.png",), "not there", "warning", "drop-rows"),
-    Finding("outlier", ("a/3.png",), "far away", "warning", "review"),
-    Finding("class_imbalance", (), "4 to 1", "warning", "balance"),
-)
-
-
-def pixels(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+from sfumato.data.clean.plan import read_plan
 
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    root = tmp_path / "pets"
-    for folder in ("a", "b"):
-        (root / folder).mkdir(parents=True)
-    for k in (1, 3, 4):
-        Image.fromarray(pixels(k)).save(root / "a" / f"{k}.png")
-    shutil.copy(root / "a/1.png", root / "a/2.png")
-    Image.fromarray(pixels(1)).save(root / "b/copy.png", compress_level=0)
-    (root / "b/broken.png").write_bytes((root / "a/1.png").read_bytes()[:100])
-    clear = np.dstack([pixels(5), np.tile(np.array([0, 255], np.uint8), (12, 8))])
-    Image.fromarray(clear).save(root / "a/clear.png")
-    Image.fromarray(pixels(6)).quantize(64).save(root / "b/moving.gif", transparency=0)
-    Image.fromarray((np.arange(192).reshape(12, 16) * 340).astype(np.uint16)).save(root / "b/sixteen.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    smooth = Image.fromarray(pixels(7)).resize((64, 48), Image.Resampling.BICUBIC)
-    smooth.save(root / "a/turned.jpg", quality=95, exif=exif)
-    (root / "metadata.csv").write_bytes(
-        b'file_name,text,weight\r\na/1.png,"one, or\r\ntwo",1\r\na/2.png,a copy,2\r\n./b/moving.gif,moves,3\r\n'
-        b"nowhere.png,gone,4\r\nb/broken.png,torn,5\r\n"
-    )
-    return root
-
-
-def hashes(root: Path) -> dict[str, str]:
-    """Every file below root that is not of the cleaning itself."""
-    found = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
-    return {
-        n: hashlib.sha256(p.read_bytes()).hexdigest()
-        for n, p in found.items()
-        if not n.startswith(".") and n != "manifest.json"
-    }
-
-
-def run(source: Path, out: Path, only: tuple[str, ...] = ()) -> dict:
-    return clean(str(source), out, only, lambda: FINDINGS)
-
-
-def edit(out: Path, change: Callable[[dict], object]) -> None:
-    told = json.loads(plan_path(out).read_text())
-    change(told)
-    plan_path(out).write_text(json.dumps(told))
-
-
-def array(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.mode == "RGB"
-        return np.asarray(picture)
+    return make_pets(tmp_path / "pets")
 
 
 def test_the_cleaned_set(pets: Path, tmp_path: Path) -> None:
@@ -413,189 +347,6 @@ def test_shards_and_tables_become_a_folder(tmp_path: Path) -> None:
     (tmp_path / "far/list.csv").write_text("file_name,text\n../0.png,zero\n../1.png,one\n")
     clean(str(tmp_path / "far/list.csv"), tmp_path / "flat", (), lambda: [])
     assert data.open(tmp_path / "flat").captions == ["zero", "one"]
-
-
-def test_rows_that_stay_are_unchanged_byte_for_byte() -> None:
-    rows = [
-        b'{"file_name": "a.png",  "text": "\\u00e9"}',
-        b"",
-        b'{"text":"b","file_name":"./b.png"}',
-        b'{"file_name": "c.png"}',
-    ]
-    raw = b"\xef\xbb\xbf" + b"\r\n".join(rows)
-    assert rewrite_table(raw, "metadata.jsonl", {"b.png"}, {}) == b"\xef\xbb\xbf" + b"\r\n".join([*rows[:2], rows[3]])
-    table = b'file_name,text\n"a.png","x, ""y""\nz"\n\nb.png,b\nsub\\c.gif, c \n'
-    assert rewrite_table(table, "d/metadata.csv", {"d/b.png"}, {}) == table.replace(b"b.png,b\n", b"")
-    new = rewrite_table(table, "d/metadata.csv", set(), {"d/sub/c.gif": "d/sub/c.gif.png"}).decode()
-    assert [r for r in csv.reader(new.splitlines(True)) if r][-1] == ["sub\\c.gif.png", " c "]
-    assert new.startswith('file_name,text\n"a.png","x, ""y""\nz"\n\nb.png,b\n')
-
-
-def test_what_a_plan_takes_of_findings() -> None:
-    found = [
-        Finding("dark", ("a", "gone"), "d", "warning", "quarantine"),
-        Finding("exact_duplicate", ("a", "b", "c"), "e", "error", "quarantine-others"),
-        Finding("near_duplicate", ("c", "b", "d"), "n", "warning", "quarantine-others"),
-        Finding("ai_made", ("e",), "C2PA", "warning", "review"),
-        Finding("alpha", ("e", "f"), "x", "warning", "convert"),
-        Finding("caption_empty", ("f",), "y", "warning", "caption"),
-    ]
-    plan = make_plan(found, "s", "f", "abcdef", "")
-    assert plan.files("quarantine") == {"a", "c", "d"}  # b stays for a and c, and for d
-    assert plan.files("convert") == {"f"} and plan.files("keep") == {"e"}
-    assert {(a.file, a.copy_of) for a in plan.actions if a.copy_of} == {("c", "b"), ("d", "b")}
-    plan = make_plan(found, "s", "f", "abcdef", "c")
-    assert plan.files("quarantine") == {"a", "b", "d"}, "the copy with a caption stays"
-    assert len(plan.advice) == 1 and "write captions" in plan.advice[0]
-
-
-def test_copies_of_a_copy_stand_in_for_the_one_that_stays() -> None:
-    names = ("kept", "near", "same")
-    found = [
-        Finding("exact_duplicate", ("near", "same"), "", "error", "quarantine-others"),
-        Finding("near_duplicate", ("kept", "near"), "", "warning", "quarantine-others"),
-    ]
-    plan = make_plan(found, "s", "f", names, ())
-    check_plan(plan, names, ())
-    assert {a.file: a.copy_of for a in plan.actions} == {"near": "kept", "same": "kept"}
-
-
-WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.copyfile", "fcntl.flock"}
-
-
-def dies_at(step: int, work: Callable[[], object], below: Path) -> bool:
-    """Do the work in a process of its own that is killed with SIGKILL before its file operation `step`; whether it died."""
-    child = os.fork()
-    if child == 0:
-        try:
-            seen = 0
-
-            def watch(event: str, given: tuple) -> None:
-                nonlocal seen
-                if event in WATCHED and str(below) in str(given[0]):
-                    seen += 1
-                    if seen == step:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            sys.addaudithook(watch)
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(9)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"failed before operation {step}"
-    return os.WIFSIGNALED(status)
-
-
-def whole(out: Path) -> None:
-    told = json.loads((out / "manifest.json").read_text())
-    for where, names in (("", told["files"]), (".quarantine", told["quarantine"])):
-        for name, given in names.items():
-            assert hashlib.blake2b((out / where / name).read_bytes(), digest_size=32).hexdigest() == given
-
-
-@pytest.mark.parametrize("what", ["first", "again", "undo"])
-def test_kill_at_every_file_operation(pets: Path, tmp_path: Path, monkeypatch, what: str) -> None:
-    """No set, or a whole one, after a kill before every single operation; the same command then finishes the work."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    place, start = tmp_path / "work", tmp_path / "start"
-    place.mkdir()
-    for name in (
-        "a/3.png",
-        "a/4.png",
-        "a/2.png",
-        "b/sixteen.png",
-        "a/clear.png",
-    ):  # every kind of action once is enough
-        (pets / name).unlink()
-    out = place / "clean"
-    if what != "first":
-        run(pets, out)
-        if what == "again":
-            edit(out, lambda t: t["actions"].__delitem__(slice(0, None, 2)))
-    shutil.copytree(place, start)
-    work = (lambda: undo(str(pets), out)) if what == "undo" else (lambda: run(pets, out))
-    work()
-    want, before, step = hashes(out), hashes(pets), 0
-    while True:
-        step += 1
-        shutil.rmtree(place)
-        shutil.copytree(start, place)
-        if not dies_at(step, work, place):
-            break
-        if (out / "manifest.json").exists():
-            whole(out)
-        else:
-            assert not out.exists()
-        if what == "undo" and out.exists() and json.loads((out / "manifest.json").read_text())["state"] == "undone":
-            assert hashes(out) == want
-            continue
-        work()
-        assert hashes(out) == want and hashes(pets) == before
-        assert sorted(os.listdir(place)) == ["clean", "clean.plan.json"]
-        assert not [p for p in out.rglob(".*") if p.name != ".quarantine"]
-        if what == "first" and step % 7 == 0:
-            undo(str(pets), out)
-            assert hashes(out) == before
-    assert step > 30
-
-
-def test_a_full_disk_is_told_and_work_goes_on_after_it(pets: Path, tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "clean"
-    code = (
-        "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]); import test_clean as t\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))\n"  # the kernel refuses to write longer files
-        "try: t.run(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "except t.SfumatoError as e: print(e); sys.exit(2)\n"
-    )
-    plan_path(out).write_bytes(make(pets, tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(pets), str(out), str(Path(__file__).parent)], capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "File too large" in done.stdout and "goes on where it stopped" in done.stdout, done
-    assert not out.exists()
-    run(pets, out)
-    whole(out)
-
-
-def make(pets: Path, tmp_path: Path) -> bytes:
-    run(pets, tmp_path / "for-its-plan")
-    return plan_path(tmp_path / "for-its-plan").read_bytes()
-
-
-def test_too_little_space_is_told_before_the_disk_is_full(pets: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(SfumatoError, match='0.00 GB free; choose a larger one, or write "link": true'):
-        run(pets, tmp_path / "clean")
-    edit(tmp_path / "clean", lambda t: t.update(link=True))
-    assert run(pets, tmp_path / "clean")["linked"]
-    assert os.path.samefile(pets / "a/1.png", tmp_path / "clean/a/1.png"), "copied before the plan was changed"
-
-
-def test_links_of_a_stopped_run_become_copies_when_the_plan_says_so(pets: Path, tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "clean"
-    plan_path(out).write_text(json.dumps({**json.loads(make(pets, tmp_path)), "link": True}))
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "sync", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(SfumatoError, match="disk is full; free some space and run the same command again"):
-            run(pets, out)
-    edit(out, lambda t: t.update(link=False))
-    assert not run(pets, out)["linked"] and not os.path.samefile(pets / "a/3.png", out / "a/3.png")
-
-
-def test_two_at_once(pets: Path, tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "clean"
-    with monkeypatch.context() as patched, pytest.raises(SfumatoError):  # stops on the way
-        patched.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-        run(pets, out)
-    (part,) = tmp_path.glob(".clean.*.part")
-    handle = os.open(part, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(SfumatoError, match="another 'sfumato clean' works"):
-        run(pets, out)
-    os.close(handle)
-    run(pets, out)
 
 
 def test_the_command(pets: Path, tmp_path: Path, capsys) -> None:

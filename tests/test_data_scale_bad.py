@@ -5,32 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from scaling import make_tar, picture
+from scaling import line, make_tar, picture
 
 import sfumato.data as data
 from sfumato.core import SfumatoError
-from sfumato.data.readers import parquet as parquet_reader
 from sfumato.data.records import open_records
 
 GOOD = [("0.png", picture(0)), ("1.png", picture(1))]
-
-
-def line(given: object) -> str:
-    """The one line of the error."""
-    with pytest.raises(SfumatoError) as caught:
-        data.open(given, size=8)
-    told = str(caught.value)
-    assert told.isprintable() and len(told) < 500, told
-    return told
 
 
 def truncated(root: Path) -> str:
@@ -187,103 +173,6 @@ def folder_named_tar(root: Path) -> str:
     return str(root / "x" / "s-{0..1}.tar")
 
 
-def write_parquet(root: Path, **columns: object) -> str:
-    pq.write_table(pa.table(columns), root / "a.parquet")
-    return str(root / "a.parquet")
-
-
-def parquet_no_picture(root: Path) -> str:
-    return write_parquet(root, text=["a"], n=[1])
-
-
-def parquet_strings(root: Path) -> str:
-    return write_parquet(root, image=["0.png"])
-
-
-def parquet_struct_of_numbers(root: Path) -> str:
-    return write_parquet(root, image=[{"bytes": 3, "path": "a"}])
-
-
-def parquet_two_pictures(root: Path) -> str:
-    return write_parquet(root, left=[picture(0)], right=[picture(1)])
-
-
-def parquet_truncated(root: Path) -> str:
-    path = Path(write_parquet(root, image=[picture(0)]))
-    path.write_bytes(path.read_bytes()[:-9])
-    return str(path)
-
-
-def parquet_not(root: Path) -> str:
-    (root / "a.parquet").write_bytes(b"PAR1 but no more")
-    return str(root / "a.parquet")
-
-
-def parquet_empty(root: Path) -> str:
-    return write_parquet(root, image=pa.array([], pa.binary()))
-
-
-def parquet_text_number(root: Path) -> str:
-    return write_parquet(root, image=[picture(0)], text=[5])
-
-
-def parquet_duplicate_names(root: Path) -> str:
-    return write_parquet(root, image=[picture(0)] * 2, file_name=["a.png"] * 2)
-
-
-def parquet_other_columns(root: Path) -> str:
-    (root / "set").mkdir()
-    pq.write_table(pa.table({"image": [picture(0)]}), root / "set/a.parquet")
-    pq.write_table(pa.table({"photo": [picture(0)]}), root / "set/b.parquet")
-    return str(root / "set")
-
-
-def parquet_all_nulls(root: Path) -> str:
-    return write_parquet(root, image=pa.array([None, None], pa.binary()))
-
-
-def saved(root: Path) -> Path:
-    datasets.disable_progress_bars()
-    rows = datasets.Dataset.from_dict({"image": [{"bytes": picture(k), "path": None} for k in range(3)]})
-    rows.cast_column("image", datasets.Image()).save_to_disk(str(root / "saved"))
-    return root / "saved"
-
-
-def saved_splits(root: Path) -> str:
-    rows = datasets.Dataset.from_dict({"image": [picture(0)]})
-    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(root / "saved"))
-    return str(root / "saved")
-
-
-def saved_without_file(root: Path) -> str:
-    folder = saved(root)
-    state = json.loads((folder / "state.json").read_text())
-    state["_data_files"].append({"filename": "data-00009-of-00010.arrow"})
-    (folder / "state.json").write_text(json.dumps(state))
-    return str(folder)
-
-
-def saved_truncated(root: Path) -> str:
-    folder = saved(root)
-    path = next(folder.glob("*.arrow"))
-    path.write_bytes(path.read_bytes()[:300])
-    return str(folder)
-
-
-def saved_bad_state(root: Path) -> str:
-    folder = saved(root)
-    (folder / "state.json").write_text("{")
-    return str(folder)
-
-
-def saved_state_leads_out(root: Path) -> str:
-    folder = saved(root)
-    state = json.loads((folder / "state.json").read_text())
-    state["_data_files"] = [{"filename": "../../../../etc/passwd"}]
-    (folder / "state.json").write_text(json.dumps(state))
-    return str(folder)
-
-
 def csv_all_missing(root: Path) -> str:
     (root / "a.csv").write_text("file_name\ngone.png\nalso-gone.png\n")
     return str(root / "a.csv")
@@ -355,22 +244,6 @@ ERRORS: dict[Callable[[Path], str], str] = {
     shard_of_pack_cut: "99 by the manifest",
     missing_tar: "nothing.tar",
     folder_named_tar: "1 of the 2 shards",
-    parquet_no_picture: "has no column of pictures, as bytes or as {bytes, path}; its columns: text (string), n (int64)",
-    parquet_strings: "its columns: image (string)",
-    parquet_struct_of_numbers: "has no column of pictures",
-    parquet_two_pictures: "several columns of pictures (left, right); name the one to use 'image'",
-    parquet_truncated: "no whole Parquet file",
-    parquet_not: "no whole Parquet file",
-    parquet_empty: "the table has no rows",
-    parquet_text_number: "text is 5",
-    parquet_duplicate_names: "row 1: file_name is 'a.png', which is no name of its own",
-    parquet_other_columns: "keeps its pictures in column 'photo'",
-    parquet_all_nulls: "none of the 2 pictures in",
-    saved_splits: "holds the splits test, train; give one of them",
-    saved_without_file: "data-00009-of-00010.arrow is no whole Arrow file",
-    saved_truncated: "is no whole Arrow file",
-    saved_bad_state: "state.json cannot be read",
-    saved_state_leads_out: "passwd is no whole Arrow file",
     csv_all_missing: "none of the 2 pictures in",
     csv_no_column: "line 1: no column file_name (the header has path, text)",
     csv_empty: "names no pictures",
@@ -475,25 +348,6 @@ def test_captions_without_a_picture_and_captions_of_a_megabyte(tmp_path: Path) -
     assert told["skipped"] == [{"file": "2.txt", "reason": "over 1 MiB: no caption or row"}]
 
 
-def test_nulls_and_paths_in_parquet(tmp_path: Path) -> None:
-    (tmp_path / "there.png").write_bytes(picture(3))
-    cells = [{"bytes": picture(0), "path": "a.png"}, {"bytes": None, "path": "there.png"}]
-    cells += [{"bytes": None, "path": "gone.png"}, {"bytes": None, "path": None}, None]
-    pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
-    loaded = data.open(tmp_path / "a.parquet", size=8)
-    assert loaded.keys == ("a-00000000", "a-00000001")
-    assert [s["reason"] for s in loaded.summary()["skipped"]] == [
-        "there is no such file",
-        *["no picture in this row"] * 2,
-    ]
-
-
-def test_a_row_group_too_large_to_read(tmp_path: Path, monkeypatch) -> None:
-    path = write_parquet(tmp_path, image=[picture(0)] * 4)
-    monkeypatch.setattr(parquet_reader, "MOST_GROUP", 1000)
-    assert "row group 0 holds" in line(path) and "row_group_size" in line(path)
-
-
 def test_a_shard_that_shrinks_or_goes_after_it_was_opened(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "a.tar", GOOD)
     records = open_records(str(path))
@@ -503,20 +357,3 @@ def test_a_shard_that_shrinks_or_goes_after_it_was_opened(tmp_path: Path) -> Non
     path.unlink()
     with pytest.raises(Exception, match="cannot be read .No such file"):
         records[0].read()
-
-
-def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
-    path = write_parquet(tmp_path, image=[picture(0)])
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "needs pyarrow to be read: pip install 'sfumato[parquet]'" in line(path)
-
-
-def test_labels_out_of_range_are_unknown(tmp_path: Path) -> None:
-    names = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
-    table = pa.table({"image": [picture(k) for k in range(4)], "label": [0, 1, 7, None]})
-    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), tmp_path / "a.parquet")
-    loaded = data.open(tmp_path / "a.parquet", size=8)
-    assert loaded.classes == ("cat", "dog") and loaded.labels.tolist() == [0, 1, -1, -1]
-    damaged_note = table.replace_schema_metadata({"huggingface": "{no json"})
-    pq.write_table(damaged_note, tmp_path / "b.parquet")
-    assert data.open(tmp_path / "b.parquet", size=8).classes == ("0", "1", "7")

@@ -60,15 +60,24 @@ def test_altered_copies_are_found(scenes, name):
     assert len(found) == hit, "a group holds strangers"
 
 
-def test_a_changed_detail_is_another_picture(scenes):
-    """A blot of an eighth of the side, of a tone that is not there, in the middle of each copy."""
-    changed = []
+@pytest.mark.parametrize("side", [8, 16])
+def test_a_changed_detail_is_another_picture(scenes, side):
+    """A blot of a sixteenth or an eighth of the side, of a tone that is not there, in the middle of each copy."""
+    changed, low, high = [], 64 - side // 2, 63 + side // 2
     for picture in scenes[:20]:
         copy = picture.copy()
-        local = np.asarray(picture.convert("L"))[56:72, 56:72].mean()
-        ImageDraw.Draw(copy).rectangle((56, 56, 71, 71), fill=(0, 0, 0) if local > 127 else (255, 255, 255))
+        local = np.asarray(picture.convert("L"))[low : high + 1, low : high + 1].mean()
+        ImageDraw.Draw(copy).rectangle((low, low, high, high), fill=(0, 0, 0) if local > 127 else (255, 255, 255))
         changed.append(copy)
     assert groups([*scenes[:20], *changed]) == []
+
+
+def test_much_less_contrast_or_a_small_part_is_another_picture(scenes):
+    """Beyond what the benchmark plants: contrast halved, and the middle two thirds of each side."""
+    pale = [p.point(lambda v: 64 + v // 2) for p in scenes[:40]]
+    assert groups([*scenes[:40], *pale]) == []
+    inner = [p.crop((22, 22, 105, 105)).resize((SIDE, SIDE)) for p in scenes[:40]]
+    assert groups([*scenes[:40], *inner]) == []
 
 
 def test_another_colour_of_one_part_is_another_picture():

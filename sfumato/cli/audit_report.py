@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.audit import FIXES, KINDS, Audit, Finding
 from sfumato.data.audit.listing import open_listing
 from sfumato.data.audit.look import thumbnail
+from sfumato.data.files import write_text
 from sfumato.data.picture import Unusable
 from sfumato.data.records import shown
 from sfumato.measure import page
@@ -42,7 +42,6 @@ WHY = {
     "outlier": "They may be the most precious pictures of the set, or may not belong there: only you can tell.",
     "mixed_modes": "Grey among colour, or 16 bits among 8: training converts them, so look whether that is what you want.",
     "alpha": "Training lays transparency on white. Where the hidden part matters, choose the background yourself.",
-    "text_or_watermark": "Letters in pictures come out as letters that mean nothing.",
     "class_imbalance": "Rare classes are drowned by common ones.",
     "caption_missing": "A picture without words teaches the words nothing.",
     "caption_empty": "A picture without words teaches the words nothing.",
@@ -70,11 +69,9 @@ def write_page(target: Path, source: str, result: Audit) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         body = _head(result) + "".join(_kind(kind, result, small) for kind in KINDS) + _facts(result)
-    unfinished = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page.document(f"Audit of {shown(result.source)}", STYLE + body), encoding="utf-8")
-        os.replace(unfinished, target)
+        write_text(target, page.document(f"Audit of {shown(result.source)}", STYLE + body))
     except OSError as error:
         raise SfumatoError(f"the report cannot be written to {shown(target)}: {error.strerror or error}") from error
     return target
@@ -89,7 +86,7 @@ STYLE = """<style>
 .fix { display: inline-block; border: 1px solid var(--line); border-radius: 1rem; padding: .05rem .7rem; font-size: .9rem; }
 .error .fix, .error h2 { border-color: var(--warn); color: var(--warn); }
 .kinds { margin-top: .8rem; } .kinds td { padding-right: 1.2rem; }
-.sheet figure b { display: block; font-weight: 600; font-size: .75rem; overflow-wrap: anywhere; }
+figure b { display: block; font-weight: 600; font-size: .75rem; overflow-wrap: anywhere; }
 </style>"""
 
 

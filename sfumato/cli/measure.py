@@ -17,11 +17,11 @@ from sfumato.cli.report import build_report, training_source
 from sfumato.core import SfumatoError
 from sfumato.data import Source
 from sfumato.data import open as open_source
+from sfumato.data.files import write_text
 from sfumato.measure import Features, features_for
 from sfumato.measure import measure as measured
 from sfumato.tasks import Model, Request, generate, load
 from sfumato.train import Run, keep_large_blocks, load_weights
-from sfumato.train.run import write_text
 
 MOST_REAL = 10_000
 CURVE_PICTURES = 256

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.core import SfumatoError
 from sfumato.data.hygiene import ai_marks
-from sfumato.data.order import _hash63
+from sfumato.data.order import WeightedOrder
 from sfumato.data.source import Source
 
 
@@ -166,55 +166,6 @@ def _number(text: str, value: str, least: float, most: float) -> float:
     if not least <= number <= most:
         raise SfumatoError(f"--balance {text!r}: {value!r} should be a number from {least:g} to {most:g}")
     return number
-
-
-class WeightedOrder:
-    """Positions 0 ... n-1 drawn in proportion to weights [n], as a pure function of the step, without state.
-
-    An epoch has n draws: rows lie in a random order (each stratum together), position k owns a stretch of length
-    n w_k / sum w, and the points u, u + 1, ... hit it floor or ceil of that many times, as they do each stratum as a whole
-    (systematic sampling, Madow 1949); then the draws are shuffled. Everything comes from (seed, epoch).
-    """
-
-    def __init__(self, weights: Tensor, batch: int, seed: int = 0, strata: Tensor | None = None) -> None:
-        """`strata` int64 [n]: groups whose totals should be exact too, such as classes."""
-        if batch < 1 or not len(weights) or not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
-            raise SfumatoError(
-                f"an order needs weights of 0 or more, not all 0, and a batch of 1 or more, not {batch} of {len(weights)}"
-            )
-        self.n, self.batch, self.seed = len(weights), batch, seed
-        self._rows = (weights > 0).nonzero()[:, 0]
-        self._weights = weights.double()[self._rows] * (self.n / weights.double().sum())
-        self._strata = None if strata is None else strata[self._rows]
-        self._kept: dict[int, Tensor] = {}
-
-    def _draws(self, epoch: int) -> Tensor:
-        if epoch not in self._kept:
-            generator = torch.Generator().manual_seed(_hash63(f"balance/{self.seed}/{epoch}"))
-            laid = torch.randperm(len(self._rows), generator=generator)
-            if self._strata is not None:
-                laid = laid[self._strata[laid].argsort(stable=True)]
-            ends = self._weights[laid].cumsum(0)
-            points = torch.arange(self.n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)
-            hit = torch.searchsorted(ends, points, right=True).clamp_max(len(laid) - 1)
-            draws = self._rows[laid[hit]][torch.randperm(self.n, generator=generator)]
-            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: draws}
-        return self._kept[epoch]
-
-    def at(self, step: int) -> Tensor:
-        """Positions int64 [batch] of this step (0 or more); the same whenever and however often it is asked."""
-        if step < 0:
-            raise SfumatoError(f"steps count from 0, not {step}")
-        first, last = step * self.batch, (step + 1) * self.batch
-        pieces = []
-        for epoch in range(first // self.n, (last - 1) // self.n + 1):
-            start = epoch * self.n
-            pieces.append(self._draws(epoch)[max(first - start, 0) : last - start])
-        return torch.cat(pieces)
-
-    def epoch(self, step: int) -> float:
-        """How many times n draws have been made before this step."""
-        return step * self.batch / self.n
 
 
 def weighted_order(balance: Balance, source: Source, batch: int, seed: int) -> WeightedOrder:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sfumato.core import SfumatoError
 from sfumato.data.builtin import resize_all
+from sfumato.data.files import cache_folder
 from sfumato.data.progress import progress
 from sfumato.data.source import Source, check_fits
 
@@ -26,12 +27,6 @@ PEOPLE = frozenset(
     "man woman person boy girl child baby mage fairy vampire superhero supervillain elf merperson mermaid merman prince "
     "princess claus mrs. guard detective ninja".split()
 )
-
-
-def cache_folder() -> Path:
-    """$SFUMATO_CACHE, else ~/.cache/sfumato."""
-    given = os.environ.get("SFUMATO_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "sfumato"
 
 
 def load(name: str, size: int | None) -> Source:

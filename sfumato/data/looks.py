@@ -8,7 +8,7 @@ import tempfile
 from hashlib import blake2b
 from pathlib import Path
 
-from sfumato.data.emoji import cache_folder
+from sfumato.data.files import cache_folder
 from sfumato.data.picture import CROP_RULE
 from sfumato.data.records import Records
 

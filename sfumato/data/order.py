@@ -61,8 +61,34 @@ def _window(n: int, window: Window, seed: int, epoch: int, number: int) -> Tenso
     return positions[_shuffled(len(positions), f"window/{seed}/{epoch}/{number}")]
 
 
+class _Epochs:
+    """Epochs of `n` places laid end to end and cut into batches of `batch`; a pure function of the step, without state."""
+
+    n: int
+    batch: int
+
+    def at(self, step: int) -> Tensor:
+        """Positions int64 [batch] of this step (0 or more); the same whenever and however often it is asked."""
+        if step < 0:
+            raise SfumatoError(f"steps count from 0, not {step}")
+        first, last = step * self.batch, (step + 1) * self.batch
+        pieces = []
+        for epoch in range(first // self.n, (last - 1) // self.n + 1):
+            start = epoch * self.n
+            pieces += self._places(epoch, max(first - start, 0), min(last - start, self.n))
+        return torch.cat(pieces)
+
+    def _places(self, epoch: int, first: int, last: int) -> list[Tensor]:
+        """What lies at the places first ... last - 1 of an epoch."""
+        raise NotImplementedError
+
+    def epoch(self, step: int) -> float:
+        """How many epochs lie before this step."""
+        return step * self.batch / self.n
+
+
 @dataclass(frozen=True)
-class Order:
+class Order(_Epochs):
     """Shuffled positions 0 ... n-1 without state: the epochs' permutations laid end to end and cut into batches.
 
     Epoch e is a fresh permutation from (seed, e), of the whole set or within a `window`; `at(step)` covers places
@@ -79,19 +105,7 @@ class Order:
         if self.n < 1 or self.batch < 1:
             raise SfumatoError(f"an order needs pictures and a batch of 1 or more, not n={self.n}, batch={self.batch}")
 
-    def at(self, step: int) -> Tensor:
-        """Positions int64 [batch] of this step (0 or more); the same whenever and however often it is asked."""
-        if step < 0:
-            raise SfumatoError(f"steps count from 0, not {step}")
-        first, last = step * self.batch, (step + 1) * self.batch
-        pieces = []
-        for epoch in range(first // self.n, (last - 1) // self.n + 1):
-            start = epoch * self.n
-            pieces += self._places(epoch, max(first - start, 0), min(last - start, self.n))
-        return torch.cat(pieces)
-
     def _places(self, epoch: int, first: int, last: int) -> list[Tensor]:
-        """Places first ... last - 1 of an epoch."""
         if self.window is None:
             return [_permutation(self.n, self.seed, epoch)[first:last]]
         rows = self.window.rows
@@ -100,9 +114,42 @@ class Order:
             for k in range(first // rows, (last - 1) // rows + 1)
         ]
 
-    def epoch(self, step: int) -> float:
-        """How many times the whole set has been seen before this step."""
-        return step * self.batch / self.n
+
+class WeightedOrder(_Epochs):
+    """Positions 0 ... n-1 drawn in proportion to weights [n], as a pure function of the step, without state.
+
+    An epoch has n draws: rows lie in a random order (each stratum together), position k owns a stretch of length
+    n w_k / sum w, and the points u, u + 1, ... hit it floor or ceil of that many times, as they do each stratum as a whole
+    (systematic sampling, Madow 1949); then the draws are shuffled. Everything comes from (seed, epoch).
+    """
+
+    def __init__(self, weights: Tensor, batch: int, seed: int = 0, strata: Tensor | None = None) -> None:
+        """`strata` int64 [n]: groups whose totals should be exact too, such as classes."""
+        if batch < 1 or not len(weights) or not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
+            raise SfumatoError(
+                f"an order needs weights of 0 or more, not all 0, and a batch of 1 or more, not {batch} of {len(weights)}"
+            )
+        self.n, self.batch, self.seed = len(weights), batch, seed
+        self._rows = (weights > 0).nonzero()[:, 0]
+        self._weights = weights.double()[self._rows] * (self.n / weights.double().sum())
+        self._strata = None if strata is None else strata[self._rows]
+        self._kept: dict[int, Tensor] = {}
+
+    def _draws(self, epoch: int) -> Tensor:
+        if epoch not in self._kept:
+            generator = torch.Generator().manual_seed(_hash63(f"balance/{self.seed}/{epoch}"))
+            laid = torch.randperm(len(self._rows), generator=generator)
+            if self._strata is not None:
+                laid = laid[self._strata[laid].argsort(stable=True)]
+            ends = self._weights[laid].cumsum(0)
+            points = torch.arange(self.n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)
+            hit = torch.searchsorted(ends, points, right=True).clamp_max(len(laid) - 1)
+            draws = self._rows[laid[hit]][torch.randperm(self.n, generator=generator)]
+            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: draws}
+        return self._kept[epoch]
+
+    def _places(self, epoch: int, first: int, last: int) -> list[Tensor]:
+        return [self._draws(epoch)[first:last]]
 
 
 def split(keys: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,16 @@ import shutil
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from sfumato.core import SfumatoError
+from sfumato.data.files import digest, sync
 from sfumato.data.load import class_of
 from sfumato.data.picture import Unusable
 from sfumato.data.progress import progress
 from sfumato.data.readers.tar import MANIFEST
-from sfumato.data.records import LABEL_COLUMNS, SUFFIXES, Records, shown
+from sfumato.data.records import LABEL_COLUMNS, Records, ending_of, shown
 
 
 def pack(records: Records, out: Path, shard_bytes: int) -> dict[str, Any]:
@@ -83,13 +81,8 @@ class _Shards:
         self.tar.close()
         path = Path(os.fsdecode(self.tar.name))
         sync(path)
-        with path.open("rb") as file:
-            digest = blake2b(digest_size=16)
-            while part := file.read(2**20):
-                digest.update(part)
-        self.done.append(
-            {"file": path.name, "pictures": self.pictures, "bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
-        )
+        about = {"bytes": path.stat().st_size, "blake2b": digest(path, 16)}
+        self.done.append({"file": path.name, "pictures": self.pictures, **about})
         self.tar, self.pictures = None, 0
 
 
@@ -103,7 +96,7 @@ def _write(records: Records, folder: Path, shard_bytes: int) -> dict[str, Any]:
     for row, record in enumerate(progress(records, len(records), "packing")):
         try:
             raw = record.read()
-            ending = _ending(record.key, raw)
+            ending = ending_of(record.key, raw)
         except Unusable as reason:
             skipped[record.key] = str(reason)
             continue
@@ -139,24 +132,3 @@ def _write(records: Records, folder: Path, shard_bytes: int) -> dict[str, Any]:
     sync(folder / MANIFEST)
     sync(folder)
     return manifest
-
-
-def sync(path: Path) -> None:
-    """Have what was written to a file or a folder reach the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _ending(key: str, raw: bytes) -> str:
-    """The ending that tells readers the format: the name's own, else by the first bytes."""
-    ending = PurePosixPath(key).suffix.lower()
-    if ending in SUFFIXES:
-        return ending
-    try:
-        with Image.open(io.BytesIO(raw)) as picture:
-            return "." + (picture.format or "png").lower()
-    except Exception as error:  # Pillow raises whatever a broken header leads to
-        raise Unusable("not a picture that Pillow can read") from error

@@ -62,13 +62,13 @@ def fit(picture: Image.Image, size: int) -> Image.Image:
 
 def read_size(file: Path | bytes) -> int:
     """Shorter side in pixels, from the header alone; raises Unusable."""
-    with _opened(file) as picture:
+    with opened(file) as picture:
         return min(picture.size)
 
 
 def read(file: Path | bytes, size: int) -> np.ndarray:
     """A picture file or its bytes -> uint8 [size, size, 3] by CROP_RULE; raises Unusable with the reason."""
-    with _opened(file) as picture:
+    with opened(file) as picture:
         try:
             if min(picture.size) >= 8 * size:
                 scale = min(picture.size) / (4 * size)
@@ -77,7 +77,7 @@ def read(file: Path | bytes, size: int) -> np.ndarray:
         except Unusable:
             raise
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-            raise Unusable(f"cannot be decoded ({_brief(error)})") from error
+            raise Unusable(f"cannot be decoded ({brief(error)})") from error
 
 
 def check_file(path: Path) -> int:
@@ -92,7 +92,8 @@ def check_file(path: Path) -> int:
     return about.st_size
 
 
-def _opened(file: Path | bytes) -> Image.Image:
+def opened(file: Path | bytes) -> Image.Image:
+    """A picture file or its bytes with the header read and no pixels; raises Unusable with the reason."""
     try:
         if not (check_file(file) if isinstance(file, Path) else len(file)):
             raise Unusable("empty file (0 bytes)")
@@ -107,8 +108,9 @@ def _opened(file: Path | bytes) -> Image.Image:
     except PermissionError as error:
         raise Unusable("no permission to read it") from error
     except Exception as error:
-        raise Unusable(f"cannot be opened ({_brief(error)})") from error
+        raise Unusable(f"cannot be opened ({brief(error)})") from error
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """What a decoder says, as one short line."""
     return " ".join(str(error).split())[:120] or type(error).__name__

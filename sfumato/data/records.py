@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data.picture import Unusable, check_file
+from sfumato.data.picture import Unusable, check_file, opened
 
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .avif .jp2".split())
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
@@ -108,6 +108,15 @@ def read_file(path: Path) -> bytes:
         raise Unusable("no permission to read it") from error
     except (OSError, ValueError) as error:
         raise Unusable(f"cannot be read ({error.strerror if isinstance(error, OSError) else error})") from error
+
+
+def ending_of(key: str, raw: bytes) -> str:
+    """The ending that tells readers the format: the name's own, else by the first bytes; raises Unusable."""
+    ending = PurePosixPath(key).suffix.lower()
+    if ending in SUFFIXES:
+        return ending
+    with opened(raw) as picture:
+        return "." + (picture.format or "png").lower()
 
 
 def open_records(source: str | os.PathLike[str]) -> Records:

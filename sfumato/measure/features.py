@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.core import SfumatoError
-from sfumato.data import emoji
+from sfumato.data import files
 from sfumato.measure import pretext
 
 VERSION = "v1"
@@ -216,7 +216,7 @@ def _fit(source: Any) -> tuple[_Net, float]:
 
 def cache_folder() -> Path:
     """Where trained extractors are kept, below the cache of the data."""
-    return emoji.cache_folder() / "features"
+    return files.cache_folder() / "features"
 
 
 def _load(path: Path, name: str, fingerprint: str, spec: tuple[int, int, int]) -> Features | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from sfumato.core import SfumatoError
+from sfumato.data.files import write_text
 from sfumato.measure import page
 from sfumato.measure.page import text
 from sfumato.measure.plots import curves
@@ -78,11 +78,10 @@ def write_report(run_dir: str | Path, report: Report) -> Path:
     folder = Path(run_dir)
     parts = (_verdict, _samples, _curves, _forward, _reverse, _neighbours, _data, _recipe)
     body = "".join(part(report) for part in parts) + _files(folder)
-    target, unfinished = folder / "report.html", folder / "report.html.part"
+    target = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page.document(report.title, body), encoding="utf-8")
-        os.replace(unfinished, target)
+        write_text(target, page.document(report.title, body))
     except OSError as error:
         raise SfumatoError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
     return target

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
+from sfumato.data.files import write_text
 from sfumato.train.preparation import lines
-from sfumato.train.run import Run, write_text
+from sfumato.train.run import Run
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sfumato.core import SfumatoError
+from sfumato.data.files import sync
 
 MANIFEST = "manifest.json"
 
@@ -34,25 +35,17 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, A
         hashes = {}
         for path in sorted(temporary.iterdir()):
             hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            _sync(path)
+            sync(path)
         (temporary / MANIFEST).write_text(json.dumps({"sha256": hashes}))
-        _sync(temporary / MANIFEST)
-        _sync(temporary)
+        sync(temporary / MANIFEST)
+        sync(temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise SfumatoError(f"could not save {folder}: {error}; free some space, then go on with --resume") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def verify(folder: Path) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sfumato.core import Batch, Cond, Noise, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Captions, Colour, Order, PixelCodec, Source, Standard, StandardCodec
-from sfumato.data.balance import Balance, WeightedOrder, weighted_order
+from sfumato.data.balance import Balance, weighted_order
+from sfumato.data.order import WeightedOrder
 from sfumato.denoiser import (
     X0,
     Denoiser,

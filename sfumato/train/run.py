@@ -8,7 +8,6 @@ checkpoints/  the newest two whole states; snapshots/ averages for choosing thei
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 import sfumato
 from sfumato.core import Noise, SfumatoError
 from sfumato.data import Source
+from sfumato.data.files import write_text
 from sfumato.denoiser import Denoiser
 from sfumato.settings import from_dict, to_dict
 from sfumato.train import checkpoint
@@ -149,13 +149,6 @@ def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: in
         name, _, weight = key.partition("/")
         states[names[name]][weight] = value.float()
     return Snapshot(step, states)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 @contextmanager

@@ -33,7 +33,6 @@ KINDS = {
     "outlier": "Unlike the rest",
     "mixed_modes": "Another colour mode than the others",
     "alpha": "See-through parts",
-    "text_or_watermark": "Text or watermark",
     "class_imbalance": "Unbalanced classes",
     "caption_missing": "No caption",
     "caption_empty": "Empty caption",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from hashlib import blake2b
-from io import BytesIO
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from sfumato.data.audit.declared import Claim, claim
 from sfumato.data.audit.sharpness import detail, sharpness
-from sfumato.data.picture import Unusable, flatten
+from sfumato.data.picture import Unusable, brief, flatten, opened
 
 WORK_PIXELS = 4_000_000  # larger pictures are first reduced by a whole number
 SMALL = 256  # pixels: the shorter side at which tones are counted is at least this, where the picture has it
@@ -72,28 +71,14 @@ def _row(data: bytes) -> np.void:
         except Unusable:
             raise
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-            raise Unusable(f"cannot be decoded ({_brief(error)})") from error
+            raise Unusable(f"cannot be decoded ({brief(error)})") from error
 
 
 def _opened(data: bytes) -> Image.Image:
-    if not data:
-        raise Unusable("empty file (0 bytes)")
-    try:
-        picture = Image.open(BytesIO(data))
-    except UnidentifiedImageError as error:
-        raise Unusable("not a picture that Pillow can read") from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise Unusable(f"more than {limit} million pixels; make it smaller first") from error
-    except Exception as error:
-        raise Unusable(f"cannot be opened ({_brief(error)})") from error
+    picture = opened(data)
     if picture.format == "JPEG" and data.count(b"\xff\xda") * picture.width * picture.height > SCAN_LIMIT:
         raise Unusable(f"a JPEG of {data.count(bytes((255, 218)))} passes over its pixels; save it again")
     return picture
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _measure(picture: Image.Image, data: bytes) -> np.void:
@@ -192,5 +177,5 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
         except Unusable:
             raise
         except Exception as error:
-            raise Unusable(f"cannot be decoded ({_brief(error)})") from error
+            raise Unusable(f"cannot be decoded ({brief(error)})") from error
     return small

@@ -22,6 +22,7 @@ from sfumato.data.clean import disk
 from sfumato.data.clean.origin import Origin, look, stamp
 from sfumato.data.clean.plan import Plan, check_kinds, check_plan, make_plan, read_plan
 from sfumato.data.clean.rewrite import convert, converted_name, mostly_grey, rewrite_table
+from sfumato.data.files import digest, sync
 from sfumato.data.picture import Unusable, check_file
 from sfumato.data.progress import progress
 from sfumato.data.records import shown
@@ -242,7 +243,7 @@ class _Work:
             if name not in self.hashes:
                 (self.part / name).parent.mkdir(parents=True, exist_ok=True)
                 disk.write(self.part / name, raw, self.part / disk.PART)
-                self.hashes[name] = disk.digest(self.part / name)
+                self.hashes[name] = digest(self.part / name)
         missing = [k for k, n in enumerate(origin.targets) if n not in self.hashes and n not in self.lost]
         sizes = {k: origin.stamps.get(origin.records.keys[k], (0, 0))[0] for k in missing}
         for k in progress(missing, len(missing), "linking" if self.plan.link else "copying"):
@@ -257,7 +258,7 @@ class _Work:
                     ) from reason
                 self.lost[name] = str(reason)
                 continue
-            self.hashes[name] = disk.digest(self.part / name)
+            self.hashes[name] = digest(self.part / name)
             if free is None and not shared:
                 free = shutil.disk_usage(self.part).free
                 need = sum(s for j, s in sizes.items() if j > k and not (self.part / origin.targets[j]).exists())
@@ -284,7 +285,7 @@ class _Work:
             except PermissionError as error:
                 raise Unusable("no permission to read it") from error
             if target.exists() and os.path.samefile(target, path) == self.plan.link:  # of a run that was stopped
-                if disk.digest(target) == disk.digest(path):
+                if digest(target) == digest(path):
                     return True
             if self.plan.link:
                 _link(path, part)
@@ -318,7 +319,7 @@ class _Work:
                 continue
             self.take_out(name)
             os.replace(part, self.part / new)
-            self.made[new] = disk.digest(self.part / new)
+            self.made[new] = digest(self.part / new)
             if new != name:
                 renamed[name] = new
         return renamed
@@ -330,7 +331,7 @@ class _Work:
             if new != raw:
                 self.take_out(name)
                 disk.write(self.part / name, new, self.part / disk.PART)
-                self.made[name] = disk.digest(self.part / name)
+                self.made[name] = digest(self.part / name)
         rows = self.origin.rows
         target = dict(zip(self.origin.records.keys, self.origin.targets, strict=True))
         return sorted(n for n in rows if target.get(n, n) in drop)
@@ -351,9 +352,5 @@ def _finish(part: Path, out: Path, manifest: Told) -> Told:
     os.sync()  # every copy first, so that a manifest vouches for what a power cut would leave
     disk.write(part / disk.MANIFEST, json.dumps(manifest, indent=1).encode(), part / disk.PART)
     os.rename(part, out)
-    handle = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(out.parent)
     return manifest

@@ -8,12 +8,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
 from sfumato.data.clean.rewrite import converted_name
+from sfumato.data.files import digest
 from sfumato.data.progress import progress
 from sfumato.data.records import shown
 
@@ -22,15 +22,6 @@ QUARANTINE = ".quarantine"
 PART = ".part"  # what is being written
 FORMAT = "sfumato clean 1"
 _FICLONE = 0x40049409  # share the blocks of another file until one of them is changed (Btrfs, XFS, ...)
-
-
-def digest(path: Path) -> str:
-    """blake2b (256 bits) of a file, as hex."""
-    found = blake2b(digest_size=32)
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            found.update(part)
-    return found.hexdigest()
 
 
 def duplicate(source: Path, target: Path) -> bool:

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from sfumato.core import SfumatoError
 from sfumato.data.metadata import read_tables
-from sfumato.data.pack import _ending
 from sfumato.data.picture import Unusable
 from sfumato.data.readers import folder
-from sfumato.data.records import SUFFIXES, Records, expand, open_records, shown
+from sfumato.data.records import SUFFIXES, Records, ending_of, expand, open_records, shown
 
 Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
 
@@ -82,7 +81,7 @@ def _target(records: Records, row: int) -> str:
     if PurePosixPath(name).suffix.lower() in SUFFIXES:
         return name
     try:
-        found = _ending(name, records[row].read())
+        found = ending_of(name, records[row].read())
     except Unusable:
         found = ""  # cannot be read, so nothing will be made of it
     return name + (found if found in SUFFIXES else ".png")

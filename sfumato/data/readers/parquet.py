@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data.picture import Unusable
+from sfumato.data.picture import Unusable, brief
 from sfumato.data.readers.hugging import gather, names, picture_bytes, picture_column, pyarrow, small_columns
 from sfumato.data.records import Columns, Records, shown
 
@@ -65,7 +65,7 @@ class Groups:
             with pa.parquet.ParquetFile(path, metadata=metadata) as opened:
                 return opened.read_row_group(number, columns=[self.column], use_threads=False).column(0)
         except (OSError, pa.ArrowException) as error:
-            raise Unusable(f"row group {number} of {shown(path)} cannot be read ({_brief(error)})") from error
+            raise Unusable(f"row group {number} of {shown(path)} cannot be read ({brief(error)})") from error
 
 
 def load(name: str, shards: list[Path]) -> Records:
@@ -92,7 +92,7 @@ def load(name: str, shards: list[Path]) -> Records:
                     cells = stored.column(0).to_pylist() if stored.num_columns else []
                     paths += [(c or {}).get("path") for c in cells]
         except (OSError, pa.ArrowException) as error:
-            raise SfumatoError(f"{shown(shard)} is no whole Parquet file ({_brief(error)}); fetch it again") from error
+            raise SfumatoError(f"{shown(shard)} is no whole Parquet file ({brief(error)}); fetch it again") from error
         fallback += [f"{shard.stem}-{row:08d}" for row in range(metadata.num_rows)]
     if not fallback:
         raise SfumatoError(f"no pictures in {shown(shards[0])}: the table has no rows")
@@ -112,7 +112,3 @@ def load(name: str, shards: list[Path]) -> Records:
         block=block,
         window=block * max(1, CACHE_BYTES // (2 * max(1, *groups.bytes))),
     )
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

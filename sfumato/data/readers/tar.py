@@ -12,7 +12,7 @@ from typing import Any
 
 from sfumato.core import SfumatoError
 from sfumato.data.metadata import clean
-from sfumato.data.picture import Unusable
+from sfumato.data.picture import Unusable, brief
 from sfumato.data.progress import progress
 from sfumato.data.records import LABEL_COLUMNS, SUFFIXES, Columns, Records, shown
 
@@ -172,13 +172,9 @@ def _members(shard: Path, skipped: dict[str, str]) -> Iterator[tuple[tarfile.Tar
                         f"{where} is cut off or damaged at byte {tar.offset:,}: no end mark there; fetch it again"
                     )
     except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
-        raise SfumatoError(f"{where} is no whole tar archive ({_brief(error)}); fetch it again") from error
+        raise SfumatoError(f"{where} is no whole tar archive ({shown(brief(error))}); fetch it again") from error
     except OSError as error:
         raise SfumatoError(f"{where} cannot be read ({error.strerror})") from error
-
-
-def _brief(error: Exception) -> str:
-    return shown(" ".join(str(error).split())[:120])
 
 
 def _hidden(name: str) -> bool:
