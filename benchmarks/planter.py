@@ -52,6 +52,7 @@ class Planter:
         self.n = 0
         self.pool = _pool(what, self.draw)
         self.labels: dict[str, str] = {}
+        self.blanks: set[bytes] = set()
         self.captions: dict[str, str | None] = {}
         clean = min(clean, len(self.pool) - 13 * each)  # there are about 280 tiles of photographs
         if clean < 10 * each:
@@ -131,6 +132,9 @@ class Planter:
     def _blank(self, picture: Image.Image) -> Image.Image:
         shape = np.asarray(picture).shape
         colour = self.draw.integers(70, 190, shape[2:] or ())
+        while colour.tobytes() in self.blanks:  # two of one colour would be copies
+            colour = self.draw.integers(70, 190, shape[2:] or ())
+        self.blanks.add(colour.tobytes())
         return Image.fromarray(np.broadcast_to(colour, shape).astype(np.uint8))
 
     def _smooth(self, picture: Image.Image) -> Image.Image:

@@ -27,11 +27,14 @@ LEVELS = 8
 
 def doctor(options: argparse.Namespace) -> dict[str, Any]:
     """Print the findings, one a line; returns them for --json."""
+    run = None if options.run is None else Run(Path(options.run))
+    if run is not None:
+        run.describe()  # what is no run is told before the machine is measured
     found: dict[str, Any] = {"machine": _machine()}
     for key, value in found["machine"].items():
         say(f"{key}: {value}")
-    if options.run is not None:
-        found["run"] = _run(Run(Path(options.run)))
+    if run is not None:
+        found["run"] = _run(run)
         for row in found["run"]["levels"]:
             levels = f"log(sigma/alpha) {row['from']:+.1f} ... {row['to']:+.1f}"
             say(f"{levels}: loss {row['loss']:.4f}, knowing nothing {row['nothing']:.4f}")
