@@ -344,6 +344,33 @@ def make(spec: str) -> Contender:
     return DiffusersRecipe() if name == "diffusers-recipe" else DDPDefaults()
 
 
+MEASURED = {
+    "seed",
+    "sigma_data",
+    "channels",
+    "slots",
+}  # of a recipe: known only with the data, or part of the run's key
+
+
+def essence(settings: Any) -> Any:
+    """Settings or a recipe as plain data, without what the data decide and without what is absent."""
+    if isinstance(settings, dict):
+        return {k: essence(v) for k, v in settings.items() if v is not None and k not in MEASURED}
+    return [essence(v) for v in settings] if isinstance(settings, list | tuple) else settings
+
+
+def current(run: dict[str, Any]) -> bool:
+    """Whether a run of the results file was made with what its contender's name stands for today."""
+    from sfumato.settings import to_dict
+
+    made, stored = make(run["contender"]), dict(run["settings"])
+    wanted = dict(made.settings)
+    if isinstance(made, Sfumato):
+        wanted["recipe"] = to_dict(made.recipe)
+        stored.pop("setting")  # what the probe chose
+    return run["sampler"] == made.sampler and essence(stored) == essence(wanted)
+
+
 def train(contender: Contender, budget: float) -> dict[str, Any]:
     """Step until `budget` CPU-seconds of this process (all threads) are spent; what was done."""
     cpu, wall, losses = time.process_time(), time.perf_counter(), []

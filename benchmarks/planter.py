@@ -166,7 +166,9 @@ class Planter:
             file = io.BytesIO()
             picture.save(file, "PNG")
             data = file.getvalue()
-            spoilt = [data[: len(data) // 2], b"", b"<html>404 not found</html>", data[:20] + self.draw.bytes(200)][k % 4]
+            spoilt = [data[: len(data) // 2], b"", b"<html>404 not found</html>", data[:20] + self.draw.bytes(200)][
+                k % 4
+            ]
             name = self._name(".png", label)
             (self.root / name).write_bytes(spoilt)
             self.fault("corrupt", name)

@@ -134,6 +134,10 @@ def main() -> None:
     data["commands"] = [*data["commands"], common.command()]
     if str(args.n) not in data.setdefault("floor", {}):
         data["floor"][str(args.n)] = floor(args.n)  # also trains and caches the feature network before any run
+    stale = [run for run in data["runs"] if not contenders.current(run)]
+    for run in stale:
+        common.log(f"{slug(run)} was made with other settings: it leaves the results")
+        data["runs"].remove(run)
     have = {key(run) for run in data["runs"]}
     # every contender at a budget and seed before the next seed: stopped early, the table is thinner but complete
     plan = [

@@ -194,6 +194,22 @@ def test_operations_are_counted_as_two_per_multiply_and_add() -> None:
     assert peers.training_flops(Net(), channels=1) == 5 * 2 * 32 * 32 * 8
 
 
+def test_runs_of_another_recipe_are_not_taken_for_ours() -> None:
+    """The results in the repository belong to today's recipe; a changed number, sampler or network makes a run stale."""
+    runs = [r for r in common.read("quality_per_minute")["runs"] if r["contender"] in ("sfumato", "diffusers-fair")]
+    assert len(runs) >= 2 and all(contenders.current(r) for r in runs)
+    ours = next(r for r in runs if r["contender"] == "sfumato")
+    for change in (
+        lambda r: r["settings"]["recipe"]["optimiser"].update(rate=0.001),
+        lambda r: r["settings"]["recipe"]["net"].update(widths=[32, 64, 128]),
+        lambda r: r["settings"]["recipe"].update(balance={"is": "Balance"}),
+        lambda r: r.update(sampler="heun, flow, 18 steps"),
+    ):
+        other = json.loads(json.dumps(ours))
+        change(other)
+        assert not contenders.current(other)
+
+
 def test_contenders_take_changes_and_refuse_mistakes() -> None:
     ours = contenders.make("sfumato:batch=64;precision=float32;steps=5")
     assert ours.recipe.batch == 64 and ours.running["precision"] == "float32" and "5 steps" in ours.sampler
