@@ -30,6 +30,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.solver_overhead
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.quality_per_minute
+	$(BIN)/python -m benchmarks.spoilt_pictures
+	$(BIN)/python -m benchmarks.sources
+	$(BIN)/python -m benchmarks.planted_faults
+	$(BIN)/python -m benchmarks.planted_faults --speed
 	$(BIN)/python -m benchmarks.data_matters imbalance
 	$(BIN)/python -m benchmarks.data_matters clean
 	$(BIN)/python -m benchmarks.data_matters collapse

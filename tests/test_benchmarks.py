@@ -25,6 +25,8 @@ MODULES = (
     "peers",
     "quality_per_minute",
     "solver_overhead",
+    "sources",
+    "spoilt_pictures",
     "tables",
     "training_speed",
 )

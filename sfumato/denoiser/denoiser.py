@@ -34,7 +34,7 @@ class Denoiser(nn.Module):
         self.precision: torch.dtype | None = None
 
     def forward(self, x_t: Tensor, t: Time, cond: Cond = EMPTY) -> Posterior:
-        """Belief at time t: a float for all samples, [B] per sample, or [B, frames]."""
+        """Belief at time t: a float for all samples, or [B] per sample."""
         alpha, sigma = self.process.alpha_sigma(t)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2) ** -0.5
         times = torch.full(x_t.shape[:1], t, device=x_t.device, dtype=torch.float64) if isinstance(t, float) else t
