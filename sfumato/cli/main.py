@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, metavar="FILE.safetensors")
     export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
 
+    card = command("card", "Write the model card of a run: its data, training, measured quality, licence and energy.")
+    card.add_argument("run", help="run folder")
+    card.add_argument(
+        "--licence", metavar="TEXT", help="licence of the data, where the data do not state it; it is kept"
+    )
+    card.add_argument("--watts", type=float, metavar="W", help="what the machine draws while it trains; it is kept")
+
     audit = command("audit", "What is wrong with a set of pictures, and what would put it right (exit code 1: faults).")
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
     audit.add_argument("--report", metavar="FILE.html", help="write a page with thumbnails of what is wrong")
@@ -106,6 +113,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.measure import measure as found
     elif name == "doctor":
         from sfumato.cli.doctor import doctor as found
+    elif name == "card":
+        from sfumato.cli.card import card as found
     elif name == "audit":
         from sfumato.cli.audit import run_audit as found
     elif name == "clean":
@@ -124,6 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = _command(options.command)(options)
     except SfumatoError as error:
         print(f"sfumato {options.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that fills up or a folder that goes away may strike anywhere
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"sfumato {options.command}: {error.strerror or error}{where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"sfumato {options.command}: interrupted", file=sys.stderr)
