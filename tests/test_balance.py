@@ -14,7 +14,7 @@ from training import small_source, tiny_recipe, tiny_trainer
 
 from sfumato.core import SfumatoError
 from sfumato.data import Order, Source
-from sfumato.data.balance import Balance, EffectiveNumber, Temperature, parse, told, weighted_order
+from sfumato.data.balance import Balance, EffectiveNumber, Temperature, order_of, parse, told
 from sfumato.data.order import WeightedOrder
 from sfumato.settings import from_dict, override, to_dict
 from sfumato.train import Recipe
@@ -88,7 +88,7 @@ def test_every_row_and_every_class_comes_as_often_as_its_weight_says(batch) -> N
     """Per epoch: floor or ceil of n w for each row, and of n S for each class; nothing else adds up to n."""
     source = classed()
     balance = Balance(Temperature(0.5))
-    order = weighted_order(balance, source, batch, seed=3)
+    order = order_of(source, batch, 3, balance)
     rows = source.train_index
     weights, labels, n = balance.weights(source, rows), source.labels[rows], len(rows)
     draws = first_epochs(order, 4).reshape(4, n)
@@ -169,7 +169,7 @@ def test_the_cap_holds_for_what_is_drawn(cap) -> None:
     marks = [k % 2 == 0 for k in range(541)]
     source = classed(ai_made=marks)
     balance = Balance(Temperature(0.0), ai_made=cap)
-    order = weighted_order(balance, source, 16, 0)
+    order = order_of(source, 16, 0, balance)
     n = order.n
     made = torch.tensor(marks)[source.train_index]
     for epoch in first_epochs(order, 3).reshape(3, n):

@@ -208,7 +208,8 @@ def test_a_sheet_keeps_every_pixel() -> None:
         x, y = 1 + k % 2 * 65, 1 + k // 2 * 33
         assert set(sheet.crop((x, y, x + 64, y + 32)).getdata()) == {k}
     assert grid_image([flat(1, (200, 200), "RGB")]).size == (204, 204)
-    with pytest.raises(SfumatoError, match="same size"):
-        grid_image([flat(1), flat(1, (9, 8))])
+    mixed = grid_image([flat(1, (32, 16)), flat(2, (16, 32))], columns=2, pad=1)
+    assert mixed.size == (2 * 65 + 1, 66) and {mixed.getpixel(at) for at in ((1, 17), (64, 48))} == {1}
+    assert {mixed.getpixel(at) for at in ((82, 1), (113, 64))} == {2} and mixed.getpixel((81, 1)) == 128
     with pytest.raises(SfumatoError, match="no pictures"):
         grid_image([])

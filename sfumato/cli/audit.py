@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.cli.console import Line, say
+from sfumato.core import SfumatoError
 from sfumato.data.audit import FIXES, KINDS, Audit, audit
 from sfumato.data.records import shown
 
@@ -16,7 +17,13 @@ LINES = 5  # of each kind
 def run_audit(options: argparse.Namespace) -> dict[str, Any]:
     """Audit, tell, write the page; returns what --json prints, with `exit_code` 0 (clean) or 1 (faults found)."""
     line = Line("auditing")
-    result = audit(options.source, lambda done, total, what: line.show(done / total, f"{what}, {done:,} of {total:,}"))
+    if options.text is not None and options.text < 0:
+        raise SfumatoError(f"--text {options.text}: read so many pictures, 1 or more, or all when no number is given")
+    result = audit(
+        options.source,
+        lambda done, total, what: line.show(done / total, f"{what}, {done:,} of {total:,}"),
+        options.text,
+    )
     line.end()
     for text in told(result):
         say(text)

@@ -40,6 +40,7 @@ WHY = {
     "tiny": "They would be enlarged to the size of the others, and look soft.",
     "odd_aspect": "Training takes a square from the middle: most of these pictures would be lost.",
     "outlier": "They may be the most precious pictures of the set, or may not belong there: only you can tell.",
+    "text_or_watermark": "A model learns to draw what looks like letters, and the watermark with them.",
     "mixed_modes": "Grey among colour, or 16 bits among 8: training converts them, so look whether that is what you want.",
     "alpha": "Training lays transparency on white. Where the hidden part matters, choose the background yourself.",
     "class_imbalance": "Rare classes are drowned by common ones.",

@@ -107,7 +107,8 @@ def _knowing_nothing(trainer: Trainer, t: torch.Tensor) -> torch.Tensor:
 
     Its error in x0 is var sigma^2 / (alpha^2 var + sigma^2) per pixel (the Gaussian posterior's variance).
     """
-    x0 = trainer.look(trainer.source.train_index[:2048]).x0
+    rows = trainer.source.train_index
+    x0 = trainer.look(rows[next(iter(trainer.source.alike(rows, 2048)))]).x0
     variance = x0.var(0).flatten() if len(x0) > 1 else torch.zeros(x0[0].numel())
     alpha, sigma = trainer.recipe.process.alpha_sigma(t)
     error = (variance * sigma[:, None] ** 2 / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)).mean(1)

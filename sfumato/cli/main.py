@@ -31,6 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
     train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
+    train.add_argument(
+        "--buckets",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="N",
+        help="up to N picture shapes of about size x size instead of the square (5 when no N is given)",
+    )
     budget = train.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
@@ -60,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--guidance", type=float, default=1.0, metavar="W", help="classifier-free guidance, 1 = none")
     sample.add_argument("--class", dest="class_name", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")
+    sample.add_argument("--shape", metavar="HxW", help="height and width in pixels (the shape of most pictures)")
     sample.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
     sample.add_argument("--out", required=True, metavar="FILE.png|DIR", help="one grid, or a folder of single pictures")
 
@@ -87,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", "What is wrong with a set of pictures, and what would put it right (exit code 1: faults).")
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
     audit.add_argument("--report", metavar="FILE.html", help="write a page with thumbnails of what is wrong")
+
+    audit.add_argument(
+        "--text",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="look for text and watermarks too, in N pictures spread over the set (all when no N is given): about 1 s each",
+    )
 
     clean = command("clean", "Make a cleaned set beside the source, by a plan that can be read, edited and undone.")
     clean.add_argument("source", help="what 'sfumato audit' reads, but no named set; it is never changed")

@@ -15,12 +15,12 @@ from torch import Tensor
 from sfumato.cli.console import Line, say
 from sfumato.cli.report import build_report, training_source
 from sfumato.core import SfumatoError
-from sfumato.data import Source
-from sfumato.data import open as open_source
+from sfumato.data import Source, open_as
 from sfumato.data.files import write_text
+from sfumato.data.ragged import square_side, square_x0
 from sfumato.measure import Features, features_for
 from sfumato.measure import measure as measured
-from sfumato.tasks import Model, Request, generate, load
+from sfumato.tasks import Model, Request, Result, by_shape, load
 from sfumato.train import Run, keep_large_blocks, load_weights
 
 MOST_REAL = 10_000
@@ -34,10 +34,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.n < 16:
         raise SfumatoError(f"--n {options.n} pictures say nothing: 16 are the least, 1000 or more give a steady number")
     model, run = load(options.run), Run(Path(options.run))
-    channels, height, _ = model.codec.spec
-    source = open_source(options.against, height, channels)
+    opened = open_as(options.against, model.facts["codec"])
+    source = opened.squares()
     same = model.facts["data"]["fingerprint"] == source.fingerprint
-    trained = source if same else training_source(run)
+    learned = opened if same else training_source(run)
+    trained = None if learned is None else learned.squares()
     rows = source.validation_index if same else torch.arange(len(source))
     if trained is not None:
         rows = _unseen(source, rows, trained)
@@ -53,19 +54,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     say(f"measuring against {len(reference):,} pictures of {source.name} {sure}")
     features = features_for(trained or source)
     line = Line("sampling")
-    drawn = generate(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
+    drawn = by_shape(model, Request(n=options.n), lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
     real = None
     if trained is not None:  # spread over the set: files are often in an order that means something
         spread = torch.linspace(0, len(trained.train_index) - 1, min(options.n, len(trained.train_index))).long()
         real = trained.batch(trained.train_index[spread]).x0
-    result = measured(drawn.x0, reference, features, real)
-    result["seconds"] = round(drawn.seconds, 2)
+    result = measured(_squares(drawn), reference, features, real)
+    result["seconds"] = round(sum(part.seconds for part in drawn), 2)
     if (run.path / "run.json").exists():
         if options.curve:
             result["curve"] = _curve(run, model, reference, features)
         write_text(run.path / "measure.json", json.dumps(result, indent=1))
-        result["report"] = str(build_report(run, trained or source, features))
+        result["report"] = str(build_report(run, learned or opened, features))
         say(f"report: {result['report']}")
     elif options.curve:
         raise SfumatoError("--curve needs a run folder: an exported file holds no stored averages")
@@ -75,6 +76,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, n = {result['n']}, {features.name}"
     )
     return result
+
+
+def _squares(drawn: list[Result]) -> Tensor:
+    """Pictures of every shape as squares of one size, as the real ones are."""
+    side = square_side([result.x0.shape[2:] for result in drawn])
+    return torch.cat([square_x0(result.x0, side) for result in drawn])
 
 
 def _unseen(source: Source, rows: Tensor, trained: Source) -> Tensor:
@@ -95,7 +102,7 @@ def _curve(run: Run, model: Model, reference: Tensor, features: Features) -> lis
     request = Request(n=CURVE_PICTURES, steps=CURVE_STEPS)
     for k, snapshot in enumerate(stored):
         load_weights(model.denoiser, snapshot.states[min(snapshot.states)])
-        scores = measured(generate(model, request).x0, reference, features)
+        scores = measured(_squares(by_shape(model, request)), reference, features)
         rows.append(
             {"step": snapshot.step, **{name: scores[name] for name in ("kid", "kid_se", "fd", "precision", "recall")}}
         )

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.core import Noise, SfumatoError
-from sfumato.data import Source
-from sfumato.data import open as open_source
+from sfumato.data import Source, open_as
+from sfumato.data.ragged import square_x0
 from sfumato.forward import GaussianProcess
 from sfumato.guide import bind
 from sfumato.measure import Features, Neighbours, Report, Strip, nearest, write_report
 from sfumato.reverse import PRIOR, pick_grid, pick_solver, walk
 from sfumato.settings import to_dict
-from sfumato.tasks import Model, Request, generate, load
+from sfumato.tasks import Model, Request, Result, by_shape, load
 from sfumato.tasks.generate import plan
 from sfumato.train import Run
 
@@ -33,7 +33,7 @@ def training_source(run: Run) -> Source | None:
     """The data a run was trained on, if it can still be opened."""
     try:
         told = json.loads((run.path / "source.json").read_text())
-        return open_source(told["source"], told["size"], run.describe()["codec"]["channels"])
+        return open_as(told["source"], run.describe()["codec"])
     except (OSError, ValueError, KeyError, SfumatoError):
         return None
 
@@ -41,19 +41,20 @@ def training_source(run: Run) -> Source | None:
 def build_report(run: Run, source: Source, features: Features | None = None) -> Path:
     """Draw what the report shows from the newest checkpoint, and write it; neighbours are sought in `features`, else pixels."""
     model, described = load(run.path), run.describe()
-    drawn = generate(model, Request(n=SAMPLES))
+    drawn = by_shape(model, Request(n=SAMPLES))
+    images = [image for result in drawn for image in result.images]
     metrics = _read(run.path / "measure.json")
-    neighbours, held_out = _neighbours(source, drawn.x0[:NEIGHBOURS], drawn.images, features)
+    neighbours, held_out = _neighbours(source, drawn, features)
     report = Report(
         title=f"{run.path.name}: {described['data']['name']}",
         source=described["data"],
         history=_history(run, metrics),
-        samples=drawn.images,
-        captions=drawn.captions,
+        samples=images,
+        captions=[caption for result in drawn for caption in result.captions],
         metrics=metrics,
         forward=_forward(model, source),
         reverse=_reverse(model),
-        previews=[(int(p.stem), Image.open(p)) for p in sorted((run.path / "previews").glob("*.png"))],
+        previews=[(int(p.stem), Image.open(p)) for p in _previews(run)],
         neighbours=neighbours,
         distance="pixels" if features is None else features.name,
         held_out=held_out,
@@ -62,6 +63,11 @@ def build_report(run: Run, source: Source, features: Features | None = None) -> 
         parameters=sum(p.numel() for p in model.denoiser.parameters()),
     )
     return write_report(run.path, report)
+
+
+def _previews(run: Run) -> list[Path]:
+    """The sheets named by their step; whatever else lies there is the user's."""
+    return sorted(p for p in (run.path / "previews").glob("*.png") if p.stem.isdecimal())
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -89,10 +95,14 @@ def _shown(model: Model, x: Tensor, t: float) -> list[Image.Image]:
     return model.codec.decode(x / (alpha**2 + sigma**2) ** 0.5)
 
 
-def _forward(model: Model, source: Source) -> Strip:
+def _forward(model: Model, source: Source) -> Strip | None:
     """Training pictures on the way to noise, one eps per row, at times equally far apart in log-SNR."""
     process = model.denoiser.process
-    x0 = model.codec.encode(source.images(source.train_index[:STRIP_ROWS]))
+    rows = source.train_index
+    rows = rows[source.bucket[rows] == 0][:STRIP_ROWS]
+    if not len(rows):
+        return None
+    x0 = model.codec.encode(source.images(rows))
     times = [0.0] + pick_grid("log-snr")(14, process).flip(0)[3:11].tolist()
     noise = Noise.of(0, len(x0))
     columns = [_shown(model, process.corrupt(x0, t, noise.at(0)) if t > 0 else x0, t) for t in times]
@@ -115,19 +125,26 @@ def _reverse(model: Model) -> Strip:
 
 
 def _neighbours(
-    source: Source, x0: Tensor, images: list[Image.Image], features: Features | None
+    source: Source, drawn: list[Result], features: Features | None
 ) -> tuple[list[Neighbours], float | None]:
-    """Nearest training pictures of the first samples, and what is usual for held-out pictures."""
+    """Nearest training pictures of the first samples, as squares of one size, and what is usual for held-out pictures."""
     rows = source.train_index[:: max(1, -(-len(source.train_index) // MOST_TRAINING))]
     if len(rows) < 3:
         return [], None
-    look = (lambda x: x.flatten(1)) if features is None else features
-    train = torch.cat([look(source.batch(part).x0) for part in rows.split(2000)])
-    index, distance = nearest(look(x0), train, 3)
+    squares, look = source.squares(), (lambda x: x.flatten(1)) if features is None else features
+    train = torch.cat([look(squares.batch(part).x0) for part in rows.split(2000)])
+    few = max(1, NEIGHBOURS // len(drawn))
+    index, distance = nearest(look(torch.cat([square_x0(r.x0[:few], squares.codec.height) for r in drawn])), train, 3)
     held = source.validation_index[:500]
-    usual = nearest(look(source.batch(held).x0), train, 1)[1].median().item()
+    usual = nearest(look(squares.batch(held).x0), train, 1)[1].median().item()
     found = [
-        Neighbours(image, source.codec.decode(source.batch(rows[i]).x0), d.tolist())
-        for image, i, d in zip(images, index, distance, strict=False)
+        Neighbours(image, [_picture(source, row) for row in rows[i]], d.tolist())
+        for image, i, d in zip((im for r in drawn for im in r.images[:few]), index, distance, strict=True)
     ]
     return found, usual
+
+
+def _picture(source: Source, row: Tensor) -> Image.Image:
+    """One picture in its own shape."""
+    pixels = source.images(row[None])[0]
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -17,11 +17,14 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     """Draw pictures into one grid or a folder; returns what --json prints."""
     keep_large_blocks()
     fields = ("n", "seed", "steps", "solver", "grid", "guidance", "class_name", "prompt")
-    request = Request(**{name: getattr(options, name) for name in fields})
+    request = Request(**{name: getattr(options, name) for name in fields}, shape=_shape(options.shape))
     out = Path(options.out)
     if out.suffix and out.suffix.lower() != ".png":
         raise SfumatoError(f"--out is a .png file for one grid, or a folder for single pictures, not {out.name!r}")
     model = load(options.run, options.ema)
+    if request.shape not in (None, *model.shapes):
+        learned = ", ".join(f"{h}x{w}" for h, w in model.shapes)
+        say(f"this model learned from pictures of {learned} (height x width): others may look worse")
     line = Line("sampling")
     result = generate(model, request, lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
@@ -42,6 +45,16 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
         "network_calls": result.network_calls,
         "out": str(out),
     }
+
+
+def _shape(text: str | None) -> tuple[int, int] | None:
+    """What --shape says, as (height, width)."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise SfumatoError(f"--shape {text!r}: write height x width in pixels, such as 48x64")
+    return int(height), int(width)
 
 
 def export(options: argparse.Namespace) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import torch
 from sfumato.cli.console import Line, say
 from sfumato.cli.report import build_report
 from sfumato.core import SfumatoError
-from sfumato.data import Source
+from sfumato.data import Buckets, Source, located, open_as
 from sfumato.data import balance as balances
 from sfumato.data import captions as caption_rules
 from sfumato.data import open as open_source
 from sfumato.data.hygiene import Policy, parse_policy, with_declared
 from sfumato.measure import grid_image
 from sfumato.settings import override
-from sfumato.tasks import Model, Request, generate
+from sfumato.tasks import Model, Request, by_shape
 from sfumato.train import (
     Budget,
     Recipe,
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         say(f"going on from step {trainer.step:,}, in {trainer.setting}")
     else:
         run.begin(planned, source, budget, plan.setting)
-        (run.path / "source.json").write_text(json.dumps({"source": options.source, "size": source.codec.height}))
+        (run.path / "source.json").write_text(json.dumps({"source": located(options.source)}))
         trainer = Trainer(denoiser, planned, source, budget, plan.setting)
     write_card(run)
     done = _train(run, trainer)
@@ -88,8 +88,10 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _shape(source: Source) -> str:
-    channels, height, width = source.codec.spec
-    return f"{width}x{height}, {'colour' if channels == 3 else 'grey'}"
+    """Width x height of each shape, with the number of its pictures where there are several."""
+    shapes = source.summary()["shapes"]
+    told = [f"{width}x{height}" + (f" ({n:,})" if len(shapes) > 1 else "") for height, width, n in shapes]
+    return f"{', '.join(told)}, {'colour' if source.codec.channels == 3 else 'grey'}"
 
 
 def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
@@ -101,9 +103,14 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
         else Budget(seconds=60 * (5.0 if options.minutes is None else options.minutes))
     )
     policy = Policy() if options.ai_made is None else parse_policy(options.ai_made)
-    source = with_declared(open_source(options.source, options.size), options.source)
+
+    def chosen(size: int) -> Recipe:
+        return override(pick_recipe(options.recipe or "default", size), options.set)
+
+    buckets = None if options.buckets is None else Buckets(options.buckets, lambda size: chosen(size).net.multiple)
+    source = with_declared(open_source(options.source, options.size, buckets=buckets), options.source)
     policy.check(source)
-    recipe = override(pick_recipe(options.recipe or "default", source.codec.height), options.set)
+    recipe = chosen(source.size)
     if options.seed is not None:
         recipe = dataclasses.replace(recipe, seed=options.seed)
     if options.balance is not None:
@@ -118,7 +125,7 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
 
 
 def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
-    for name in ("recipe", "seed", "size", "balance", "ai_made", "captions"):
+    for name in ("recipe", "seed", "size", "buckets", "balance", "ai_made", "captions"):
         if getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise SfumatoError(f"a resumed run keeps its {flag}: leave --{flag} away, or start a new run folder")
@@ -131,8 +138,7 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
         budget = Budget(steps=options.steps)
     elif options.minutes is not None:
         budget = Budget(seconds=60 * options.minutes)
-    source = open_source(options.source, described["codec"]["height"], described["codec"]["channels"])
-    source = with_declared(source, options.source)
+    source = with_declared(open_as(options.source, described["codec"]), options.source)
     recipe = run.recipe()
     if dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
         raise SfumatoError(f"{options.source} is not the data this run was trained on: its channels or classes differ")
@@ -140,6 +146,12 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
         raise SfumatoError(
             f"{options.source} holds {len(source)} pictures, and not the {described['data']['pictures']} that the run "
             "began with: restore them, or start a new run folder"
+        )
+    facts = source.summary()
+    if any(described["data"].get(k, facts[k]) != facts[k] for k in ("window", "shapes")):
+        raise SfumatoError(
+            f"{options.source} is read in another order than the data that the run began with (another format, or other "
+            "proportions): give it in the format it had, or start a new run folder"
         )
     told = described["data"].get("ai_made")
     source = preparation.noted(source, recipe, Policy() if told is None else parse_policy(told["rule"]))
@@ -194,7 +206,7 @@ def _train(run: Run, trainer: Trainer) -> bool:
 
 def _preview(run: Run, trainer: Trainer, model: Model, step: int) -> None:
     with averaged_weights(trainer), torch.no_grad():
-        images = generate(model, PREVIEW).images
+        images = [image for result in by_shape(model, PREVIEW) for image in result.images]
     folder = run.path / "previews"
     folder.mkdir(exist_ok=True)
     grid_image(images, columns=8).save(folder / f"{step:08d}.png")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.core import SfumatoError
 from sfumato.data.hygiene import ai_marks
-from sfumato.data.order import WeightedOrder
+from sfumato.data.order import Dealt, Order, WeightedOrder
 from sfumato.data.source import Source
 
 
@@ -168,13 +168,33 @@ def _number(text: str, value: str, least: float, most: float) -> float:
     return number
 
 
-def weighted_order(balance: Balance, source: Source, batch: int, seed: int) -> WeightedOrder:
-    """The order of a source's training rows under a balance; classes and AI-made pictures have exact totals."""
+def order_of(source: Source, batch: int, seed: int, balance: Balance | None = None) -> Dealt:
+    """Which training rows come at which step: every one once per epoch, or as a balance says, batches of one shape each.
+
+    Under a balance classes and AI-made pictures have exact totals among the pictures of each shape, and each shape its
+    share of the steps, to one in n.
+    """
     rows = source.train_index
-    strata = torch.zeros(len(rows), dtype=torch.int64) if source.labels is None else source.labels[rows] + 1
-    if balance.ai_made is not None:
+    bucket, n = source.bucket[rows], len(rows)
+    weights = None if balance is None else balance.weights(source, rows)
+    strata = torch.zeros(n, dtype=torch.int64) if source.labels is None else source.labels[rows] + 1
+    if balance is not None and balance.ai_made is not None:
         strata = strata + ai_marks(source)[rows].long() * (len(source.classes) + 1)
-    return WeightedOrder(balance.weights(source, rows), batch, seed, strata)
+    places, orders, counts = [], [], []
+    for k in range(len(source.shapes)):
+        mine = (bucket == k).nonzero()[:, 0]
+        count = len(mine) if weights is None else round(float(weights[mine].sum()) * n)
+        if not count:
+            continue
+        own = seed + (k << 32)  # shapes of as many pictures should not be shuffled alike
+        if weights is None:
+            window = source.window and source.window.scaled(len(mine) / n)
+            orders.append(Order(len(mine), batch, own, window))
+        else:
+            orders.append(WeightedOrder(weights[mine], batch, own, strata[mine]))
+        places.append(mine)
+        counts.append(count)
+    return Dealt(places, orders, counts)
 
 
 def told(balance: Balance, source: Source) -> dict[str, Any]:

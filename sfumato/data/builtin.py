@@ -29,7 +29,7 @@ def resize_all(pixels: np.ndarray, size: int) -> np.ndarray:
     out = np.empty((n, size, size, channels), np.uint8)
     for row, picture in zip(out, pixels, strict=True):
         image = Image.fromarray(picture[:, :, 0] if channels == 1 else picture)
-        row[:] = np.asarray(fit(image, size)).reshape(size, size, channels)
+        row[:] = np.asarray(fit(image, (size, size))).reshape(size, size, channels)
     return out
 
 

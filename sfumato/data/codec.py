@@ -38,6 +38,10 @@ class PixelCodec:
         """Shape (C, H, W) of one encoded picture."""
         return self.channels, self.height, self.width
 
+    def sized(self, height: int, width: int) -> PixelCodec:
+        """The same codec for pictures of another height and width."""
+        return PixelCodec(height, width, self.channels)
+
     def encode(self, pictures: np.ndarray | Tensor | Sequence[Image.Image]) -> Tensor:
         """Pictures (uint8 [B, H, W, C], or PIL of any mode) -> x0 float32 [B, C, H, W] in [-1, 1].
 

@@ -22,34 +22,35 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Lazy:
-    """Reads like an array uint8 [N, size, size, channels], but every picture is decoded anew when it is asked for.
+    """Reads like an array uint8 [N, H, W, channels], but every picture is decoded anew when it is asked for.
 
-    `rows` are places in `records`. Indexed by an int64 array, it returns the same values whatever the number of
-    `readers` and whatever was expected. Memory: the pictures of two batches. Raises SfumatoError when a picture can no
+    `rows` are places in `records`, `frame` is (H, W). Indexed by an int64 array, it returns the same values whatever the number
+    of `readers` and whatever was expected. Memory: the pictures of two batches. Raises SfumatoError when a picture can no
     longer be read.
     """
 
     records: Records
     rows: np.ndarray
-    size: int
+    frame: tuple[int, int]
     channels: int
     readers: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     ahead: dict[int, Future[np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     dtype = np.dtype(np.uint8)
     ndim = 4
+    in_memory = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self.rows), self.size, self.size, self.channels
+        return len(self.rows), *self.frame, self.channels
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory now: the pictures decoded ahead."""
-        return len(self.ahead) * self.size * self.size * self.channels
+        return len(self.ahead) * self.frame[0] * self.frame[1] * self.channels
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -89,7 +90,7 @@ class Lazy:
     def _decode(self, row: int) -> np.ndarray:
         place = int(self.rows[row])
         try:
-            picture = read(self.records.file(place), self.size)
+            picture = read(self.records.file(place), self.frame)
         except Unusable as reason:
             raise SfumatoError(
                 f"{shown(self.records.keys[place])} of {self.records.where} could be read before and now cannot"

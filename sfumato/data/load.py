@@ -19,9 +19,11 @@ from sfumato.core import SfumatoError
 from sfumato.data import looks, source
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Window
-from sfumato.data.picture import CROP_RULE, Unusable, read, read_size
+from sfumato.data.picture import CROP_RULE, Unusable, read, read_shape
 from sfumato.data.progress import progress
+from sfumato.data.ragged import Ragged
 from sfumato.data.records import LABEL_COLUMNS, Records, shown
+from sfumato.data.shapes import Buckets, Shape, nearest
 from sfumato.data.source import Source
 
 CHUNK = 1024  # pictures handed to the readers at a time
@@ -33,12 +35,12 @@ def default_size(sides: list[int]) -> int:
     return int(min(max(2 ** round(np.log2(median(sides))), 8), 64))
 
 
-def load(records: Records, size: int | None) -> Source:
+def load(records: Records, size: int | None, buckets: Buckets | None = None) -> Source:
     """Every picture decoded by CROP_RULE, with classes from a column or the folders in the names, and captions.
 
-    Classes: a `label` or `class` column, else the name of the folder each picture lies in when there are at least two.
-    A set of more than `source.LIMIT_BYTES` decoded is looked through once (what was found is kept in the cache folder),
-    and decoded again as batches ask for it.
+    Squares of `size`, or the shapes of `buckets`. Classes: a `label` or `class` column, else the name of the folder each
+    picture lies in when there are at least two. A set of more than `source.LIMIT_BYTES` decoded is looked through once
+    (what was found is kept in the cache folder), and decoded again as batches ask for it.
     Raises SfumatoError when nothing is usable or the rows fit no picture.
     """
     reasons: dict[int, str] = {}
@@ -47,17 +49,24 @@ def load(records: Records, size: int | None) -> Source:
         warnings.simplefilter("ignore")
         if size is None:
             some = range(0, n, -(-n // MOST_SIDES))
-            sides = [side for _, side in _each(some, lambda r: read_size(records.file(r)), {}, "reading headers")]
+            sides = [min(shape) for _, shape in _shapes(records, some)]
             size = default_size(sides) if sides else 8
-        lazy = n * size * size * 3 > source.LIMIT_BYTES
-        seen = looks.place(records, size) if lazy else None
+        shapes, bucket, cut = _laid(records, size, buckets or Buckets(fixed=((size, size),)))
+        frames = [shapes[k] for k in bucket]
+        lazy = sum(h * w for h, w in frames) * 3 > source.LIMIT_BYTES
+        seen = looks.place(records, " ".join(map(str, shapes))) if lazy else None
         found = looks.recall(seen, n) if seen else None
-        pixels = np.empty((0 if lazy else n, size, size, 3), np.uint8)
+        parts = [
+            np.empty((0 if lazy else int((bucket == k).sum()), *shape, 3), np.uint8) for k, shape in enumerate(shapes)
+        ]
+        place = np.empty(n, np.int64)
+        for k in range(len(shapes)):
+            place[bucket == k] = np.arange((bucket == k).sum())
 
         def decode(row: int) -> bool:
-            picture = read(records.file(row), size)
+            picture = read(records.file(row), frames[row])
             if not lazy:
-                pixels[row] = picture
+                parts[bucket[row]][place[row]] = picture
             return bool((picture[..., :1] == picture).all())
 
         if found is None:
@@ -80,17 +89,24 @@ def load(records: Records, size: int | None) -> Source:
     notes = _notes(records, good, reasons)
     classes, found = class_of(keys, columns)
     column = next((c for c in LABEL_COLUMNS if columns.pop(c, None) is not None), None)
-    place = {name: k for k, name in enumerate(classes)}
+    number = {name: k for k, name in enumerate(classes)}
     origin = f"column {column!r}" if column else "subfolders"
     captions = columns.pop("text", None)
     if captions is not None:
         captions = [c or "" for c in captions]
+    kept = [good[bucket[good] == k] for k in range(len(shapes))]
+    if lazy:
+        pixels = [Lazy(records, rows, shape, channels) for rows, shape in zip(kept, shapes, strict=True)]
+    else:
+        pixels = [_closed(part, place[rows], channels) for part, rows in zip(parts, kept, strict=True)]
+    if buckets is not None:
+        notes = notes | {"size": size, "crop": round(float(cut[good].mean()), 4)}
     return Source(
         name=records.name,
-        pixels=Lazy(records, good, size, channels) if lazy else _closed(pixels, good, channels),
+        pixels=Ragged(tuple(pixels), bucket[good]) if len(pixels) > 1 else pixels[0],
         keys=keys,
         classes=classes,
-        labels=torch.tensor([place.get(f, -1) for f in found], dtype=torch.int64) if classes else None,
+        labels=torch.tensor([number.get(f, -1) for f in found], dtype=torch.int64) if classes else None,
         captions=captions if captions and any(captions) else None,
         columns=columns,
         notes=notes
@@ -101,6 +117,26 @@ def load(records: Records, size: int | None) -> Source:
         },
         window=Window(records.window, records.block) if lazy else None,
     )
+
+
+def _shapes(records: Records, rows: Sequence[int]) -> Iterator[tuple[int, Shape]]:
+    """Height and width of these pictures, from their headers; those that cannot be read are left out."""
+    return _each(rows, lambda row: read_shape(records.file(row)), {}, "reading headers")
+
+
+def _laid(records: Records, size: int, buckets: Buckets) -> tuple[tuple[Shape, ...], np.ndarray, np.ndarray]:
+    """The shapes, which of them each picture goes to (int64 [N]), and the share of its pixels that it loses."""
+    bucket, cut = np.zeros(len(records), np.int64), np.zeros(len(records))
+    if len(buckets.fixed) == 1 and buckets.fixed[0] == (size, size):
+        return buckets.fixed, bucket, cut
+    found = dict(_shapes(records, range(len(records))))
+    if not found:  # decoding will say why
+        return ((size, size),), bucket, cut
+    rows = np.array(sorted(found), np.int64)
+    aspects = np.array([found[row][1] / found[row][0] for row in rows.tolist()])
+    shapes = buckets.shapes(size, aspects)
+    bucket[rows], cut[rows] = nearest(aspects, shapes)
+    return shapes, bucket, cut
 
 
 def _closed(pixels: np.ndarray, good: np.ndarray, channels: int) -> np.ndarray:

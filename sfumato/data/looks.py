@@ -13,9 +13,9 @@ from sfumato.data.picture import CROP_RULE
 from sfumato.data.records import Records
 
 
-def place(records: Records, size: int) -> Path:
-    """The file of this look: named by a hash of every file's path, length and time, the size and the crop rule."""
-    stamp = blake2b(f"{size} {len(records)} {CROP_RULE}".encode(), digest_size=12)
+def place(records: Records, how: str) -> Path:
+    """The file of this look: named by a hash of every file's path, length and time, of how it looks and the crop rule."""
+    stamp = blake2b(f"{how} {len(records)} {CROP_RULE}".encode(), digest_size=12)
     for path in records.files():
         try:
             about = path.stat()

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from sfumato.core import SfumatoError
 from sfumato.data import builtin, emoji
-from sfumato.data.lazy import Lazy, luma
 from sfumato.data.load import load
+from sfumato.data.ragged import with_channels
 from sfumato.data.records import open_records, readable, shown
+from sfumato.data.shapes import Buckets
 from sfumato.data.source import Source
 
 NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test")
 
 
-def open(source: str | os.PathLike[str], size: int | None = None, channels: int | None = None) -> Source:
+def open(
+    source: str | os.PathLike[str],
+    size: int | None = None,
+    channels: int | None = None,
+    buckets: Buckets | int | None = None,
+) -> Source:
     """Load pictures as squares of `size` pixels: into memory, or decoded on demand when they are too many for that.
+
+    With `buckets` (how many, or Buckets) the pictures get a few shapes of about size x size pixels, each the one that
+    cuts least off it.
 
     `source` is what `open_records` reads (a folder of pictures, .tar or .parquet shards, a .csv or .jsonl of paths, a
     folder of Hugging Face datasets), or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
@@ -34,6 +43,10 @@ def open(source: str | os.PathLike[str], size: int | None = None, channels: int 
     if not isinstance(given, str) or not given.strip():
         raise SfumatoError(f"a source is a folder or one of: {', '.join(NAMES)}")
     name, _, where = given.partition(":")
+    if isinstance(buckets, int):
+        buckets = Buckets(buckets)
+    if buckets is not None and name in NAMES and not _square(buckets):
+        raise SfumatoError(f"buckets are for pictures of different proportions; those of {given} are squares")
     if given == "digits":
         loaded = builtin.digits(size)
     elif given in ("emoji", "emoji-people"):
@@ -41,10 +54,10 @@ def open(source: str | os.PathLike[str], size: int | None = None, channels: int 
     elif name in ("fashion-mnist", "fashion-mnist/test"):
         loaded = builtin.fashion_mnist(name, where, size)
     elif readable(Path(given).expanduser()):
-        loaded = load(open_records(given), size)
+        loaded = load(open_records(given), size, buckets)
     else:
         raise _unknown(given)
-    return _with_channels(loaded, channels)
+    return loaded if channels is None else loaded.with_pixels(with_channels(loaded.pixels, channels))
 
 
 def _check(what: str, value: object, least: int, most: int) -> None:
@@ -66,10 +79,23 @@ def _unknown(given: str) -> SfumatoError:
     return SfumatoError(f"no folder {given!r} and no source of that name; {hint}the sources are: {', '.join(NAMES)}")
 
 
-def _with_channels(source: Source, channels: int | None) -> Source:
-    pixels = source.pixels
-    if channels is None or channels == pixels.shape[3]:
-        return source
-    if isinstance(pixels, Lazy):
-        return source.with_pixels(pixels.with_channels(channels))
-    return source.with_pixels(np.repeat(pixels, 3, axis=3) if channels == 3 else luma(pixels))
+def open_as(source: str | os.PathLike[str], codec: Mapping[str, Any]) -> Source:
+    """The source with the picture shapes and channels of a run, as its run.json tells them under "codec"."""
+    shapes = tuple((int(h), int(w)) for h, w in codec.get("shapes", [[codec["height"], codec["width"]]]))
+    fixed = Buckets(fixed=shapes)
+    return open(source, codec["height"], codec["channels"], None if _square(fixed) else fixed)
+
+
+def _square(buckets: Buckets) -> bool:
+    return len(buckets.fixed) == 1 and buckets.fixed[0][0] == buckets.fixed[0][1]
+
+
+def located(source: str | os.PathLike[str]) -> str:
+    """The source as it can be opened from any folder: paths made absolute, names as they are."""
+    given = os.fspath(source)
+    name, colon, where = given.partition(":")
+    if given in NAMES or (name in NAMES and not where):
+        return given
+    if name in NAMES:
+        return name + colon + os.path.abspath(Path(where).expanduser())
+    return os.path.abspath(Path(given).expanduser())

@@ -40,6 +40,10 @@ class Window:
         if self.rows < 1 or self.block < 1:
             raise SfumatoError(f"a window needs rows and a block of 1 or more, not {self.rows} and {self.block}")
 
+    def scaled(self, share: float) -> Window:
+        """The window of this share of the pictures, spread over the set: it reaches as far on the disk."""
+        return Window(max(1, round(self.rows * share)), max(1, round(self.block * share)))
+
 
 @lru_cache(maxsize=4)
 def _stretches(n: int, block: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
@@ -150,6 +154,37 @@ class WeightedOrder(_Epochs):
 
     def _places(self, epoch: int, first: int, last: int) -> list[Tensor]:
         return [self._draws(epoch)[first:last]]
+
+
+class Dealt:
+    """Batches of one bucket each: the steps are dealt to the buckets in proportion, without state.
+
+    `counts[b]` of every sum(counts) steps go to bucket b, the j-th of them at the place (j + 1/2) / counts[b] of the way:
+    so at any step a bucket has had its share of the steps to within 1/2 + its share of half the number of buckets. Its
+    k-th batch is that of its own order, whose positions are `rows[b]` of the whole. With one bucket this is its order.
+    """
+
+    def __init__(self, rows: Sequence[Tensor], orders: Sequence[_Epochs], counts: Sequence[int]) -> None:
+        self.rows, self.orders, self.counts = rows, orders, counts
+        self.n, self.batch = sum(len(r) for r in rows), orders[0].batch
+        bucket = torch.repeat_interleave(torch.tensor(counts))
+        turn = torch.cat([torch.arange(c) for c in counts])
+        place = (turn.double() + 0.5) / torch.tensor(counts)[bucket]
+        dealt = place.argsort(stable=True)
+        self._bucket, self._turn = bucket[dealt], turn[dealt]
+
+    def at(self, step: int) -> Tensor:
+        """Positions int64 [batch] of this step (0 or more), all of one bucket."""
+        if step < 0:
+            raise SfumatoError(f"steps count from 0, not {step}")
+        period, place = divmod(step, len(self._bucket))
+        bucket = int(self._bucket[place])
+        turn = period * self.counts[bucket] + int(self._turn[place])
+        return self.rows[bucket][self.orders[bucket].at(turn)]
+
+    def epoch(self, step: int) -> float:
+        """How many epochs lie before this step."""
+        return step * self.batch / self.n
 
 
 def split(keys: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""One picture file -> square uint8 pixels: the crop rule, orientation, colour modes and the reasons for refusal."""
+"""One picture file -> uint8 pixels of one shape: the crop rule, orientation, colour modes and the reasons for refusal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 CROP_RULE = (
     "the picture turned upright by its EXIF orientation, animations by their first frame, transparency laid on white, "
-    "centre square crop of the shorter side, Lanczos resize (after an integer box reduction to at least 3x the target; "
-    "large JPEGs are decoded at a reduced scale of at least 4x the target)"
+    "centre crop to the proportions of the target (a square unless buckets are asked for), Lanczos resize (after an "
+    "integer box reduction to at least 3x the target; large JPEGs are decoded at a reduced scale of at least 4x the target)"
 )
 _MODES_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -46,34 +46,49 @@ def as_uint8(picture: Image.Image, channels: int) -> np.ndarray:
     return pixels[:, :, None] if channels == 1 else pixels
 
 
-def square(picture: Image.Image) -> Image.Image:
-    """Centre square crop of the shorter side (the odd pixel is left over at the right or the bottom)."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+def crop(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """Centre crop to the proportions of (height, width); the odd pixel is left over at the right or the bottom."""
+    (height, width), (w, h) = shape, picture.size
+    if w * height >= h * width:
+        inside = max(1, (2 * h * width + height) // (2 * height)), h
+    else:
+        inside = w, max(1, (2 * w * height + width) // (2 * width))
+    left, top = (w - inside[0]) // 2, (h - inside[1]) // 2
+    return picture.crop((left, top, left + inside[0], top + inside[1]))
 
 
-def fit(picture: Image.Image, size: int) -> Image.Image:
-    """A square picture of mode L or RGB, Lanczos-resized to size x size pixels; unchanged if it has that size."""
-    if picture.size == (size, size):
+def fit(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """A picture of mode L or RGB, Lanczos-resized to (height, width) pixels; unchanged if it has that size."""
+    height, width = shape
+    if picture.size == (width, height):
         return picture
-    return picture.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def read_size(file: Path | bytes) -> int:
-    """Shorter side in pixels, from the header alone; raises Unusable."""
+def read_shape(file: Path | bytes) -> tuple[int, int]:
+    """Height and width in pixels, upright, from the header alone; raises Unusable."""
     with opened(file) as picture:
-        return min(picture.size)
+        width, height = picture.size
+        # Pillow opens a TIFF upright; a PNG without these chunks before its pixels would be decoded whole in the search
+        said = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & picture.info.keys()
+        if picture.format not in ("PNG", "TIFF") or (picture.format == "PNG" and said):
+            try:
+                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            except Exception as error:  # as in `read`
+                raise Unusable(f"cannot be decoded ({brief(error)})") from error
+            height, width = (width, height) if turned else (height, width)
+        return height, width
 
 
-def read(file: Path | bytes, size: int) -> np.ndarray:
-    """A picture file or its bytes -> uint8 [size, size, 3] by CROP_RULE; raises Unusable with the reason."""
+def read(file: Path | bytes, shape: tuple[int, int]) -> np.ndarray:
+    """A picture file or its bytes -> uint8 [height, width, 3] by CROP_RULE; raises Unusable with the reason."""
     with opened(file) as picture:
         try:
-            if min(picture.size) >= 8 * size:
-                scale = min(picture.size) / (4 * size)
+            long = max(shape)  # whichever way the picture is turned
+            if min(picture.size) >= 8 * long:
+                scale = min(picture.size) / (4 * long)
                 picture.draft(None, (round(picture.width / scale), round(picture.height / scale)))
-            return as_uint8(fit(flatten(square(ImageOps.exif_transpose(picture))), size), 3)
+            return as_uint8(fit(flatten(crop(ImageOps.exif_transpose(picture), shape)), shape), 3)
         except Unusable:
             raise
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -16,6 +17,8 @@ from sfumato.data import text
 from sfumato.data.codec import PixelCodec
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Window, split
+from sfumato.data.ragged import Ragged, Squares, square_side
+from sfumato.data.shapes import Shape
 
 LIMIT_BYTES = 4 * 2**30
 
@@ -35,13 +38,15 @@ def check_fits(n: int, size: int, channels: int) -> None:
 class Source:
     """Pictures uint8 [N, H, W, C], in memory or decoded on demand, with names, classes and captions where there are any.
 
+    A set laid into several shapes (`Ragged`) is asked for rows of one shape at a time: `bucket` says which has which.
+
     `window` is how training shuffles a set that is not in memory (None: the whole set at once). `labels` is int64 [N]
     into `classes`, -1 where unknown; `captions` holds "" where missing; `columns` keeps every other column of the
     metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...).
     """
 
     name: str
-    pixels: np.ndarray | Lazy
+    pixels: np.ndarray | Lazy | Ragged | Squares
     keys: tuple[str, ...]
     classes: tuple[str, ...] = ()
     labels: Tensor | None = None
@@ -53,9 +58,37 @@ class Source:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def with_pixels(self, pixels: np.ndarray) -> Source:
+    def with_pixels(self, pixels: np.ndarray | Lazy | Ragged | Squares) -> Source:
         """The same pictures with other pixels, uint8 [N, H, W, C]."""
         return replace(self, pixels=pixels)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(H, W) of the pictures, one per bucket; the first has the most of them."""
+        return self.pixels.shapes if isinstance(self.pixels, Ragged) else (tuple(self.pixels.shape[1:3]),)
+
+    @property
+    def size(self) -> int:
+        """The side that was asked for: every shape has about size x size pixels."""
+        return self.notes.get("size", self.codec.height)
+
+    @cached_property
+    def bucket(self) -> Tensor:
+        """Which of `shapes` each picture has, int64 [N]."""
+        ragged = isinstance(self.pixels, Ragged)
+        return torch.from_numpy(self.pixels.bucket) if ragged else torch.zeros(len(self), dtype=torch.int64)
+
+    def alike(self, rows: Tensor, most: int) -> Iterator[Tensor]:
+        """Places int64 [n <= most] in `rows` [N], all of them once, each time of pictures of one shape."""
+        for k in range(len(self.shapes)):
+            yield from filter(len, (self.bucket[rows] == k).nonzero()[:, 0].split(most))
+
+    def squares(self) -> Source:
+        """The same pictures as squares of one size, to be measured and compared; itself where they are."""
+        if len(set(self.shapes)) == 1 and self.shapes[0][0] == self.shapes[0][1]:
+            return self
+        ragged = self.pixels if isinstance(self.pixels, Ragged) else Ragged((self.pixels,), self.bucket.numpy())
+        return self.with_pixels(Squares(ragged, square_side(self.shapes)))
 
     def take(self, rows: Tensor) -> Source:
         """Only these rows (int64 [n]), as a source of their own, with a split of its own."""
@@ -71,6 +104,7 @@ class Source:
 
     @property
     def codec(self) -> PixelCodec:
+        """Of pictures of the first shape; `codec.sized(*shape)` is that of another."""
         return PixelCodec(*self.pixels.shape[1:])
 
     @property
@@ -102,12 +136,12 @@ class Source:
         return text.encode(self.captions or [], self.text_length)
 
     def images(self, index: Tensor) -> np.ndarray:
-        """Pictures of these rows, uint8 [B, H, W, C]."""
+        """Pictures of these rows, uint8 [B, H, W, C]; raises SfumatoError for rows of several shapes."""
         return self.pixels[np.asarray(index)]
 
     def expect(self, index: Tensor) -> None:
         """These rows will be asked for next: a set that is not in memory begins to decode them."""
-        if isinstance(self.pixels, Lazy):
+        if not isinstance(self.pixels, np.ndarray):
             self.pixels.expect(np.asarray(index))
 
     def batch(self, index: Tensor) -> Batch:
@@ -119,7 +153,12 @@ class Source:
         if self.captions is not None:
             ids, mask = self._tokens
             slots["text"] = Slot(ids[index], "tokens", mask[index])
-        return Batch(self.codec.encode(self.images(index)), Cond(slots), index)
+        pictures = self.images(index)
+        return Batch(self.codec.sized(*pictures.shape[1:3]).encode(pictures), Cond(slots), index)
+
+    def _counts(self) -> list[int]:
+        """Pictures of each shape."""
+        return torch.bincount(self.bucket, minlength=len(self.shapes)).tolist()
 
     @property
     def fingerprint(self) -> str:
@@ -136,13 +175,15 @@ class Source:
             "fingerprint": self.fingerprint,
             "height": height,
             "width": width,
+            "shapes": [[*shape, n] for shape, n in zip(self.shapes, self._counts(), strict=True)],
             "channels": channels,
             "train": len(self.train_index),
             "validation": len(self.validation_index),
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
-            "in_memory": not isinstance(self.pixels, Lazy),
+            "in_memory": isinstance(self.pixels, np.ndarray) or self.pixels.in_memory,
+            "window": None if self.window is None else [self.window.rows, self.window.block],
             "skipped": [],
         }
         if len(self) == 1:

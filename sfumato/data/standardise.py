@@ -22,6 +22,27 @@ SMALLEST = 1e-4  # spreads below this are those of a constant, which is only cen
 SAMPLED = 4_000_000  # numbers per channel that the Kolmogorov-Smirnov distance looks at, at most
 
 
+@dataclass
+class _Sums:
+    """Running sums per element, of differences from the first sample: so they keep their digits."""
+
+    n: int = 0
+    origin: Tensor | None = None
+    total: Tensor | None = None
+    squares: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        if self.origin is None:
+            self.origin, self.total, self.squares = x[0], torch.zeros_like(x[0]), torch.zeros_like(x[0])
+        self.n, off = self.n + len(x), x - self.origin
+        self.total, self.squares = self.total + off.sum(0), self.squares + off.square().sum(0)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every element."""
+        first, second = self.total / self.n, self.squares / self.n
+        return self.origin + first, (second - first.square()).clamp_min(0)
+
+
 @dataclass(frozen=True)
 class Standard:
     """z = (x - mean) / std, per channel (C numbers each) or per element (C * H * W, row by row).
@@ -43,24 +64,27 @@ class Standard:
         return bool(self.mean)
 
     def fit(self, parts: Iterable[Tensor]) -> Standard:
-        """Means and standard deviations (population, in float64) of all x0 [B, C, H, W] that `parts` yields."""
-        n, total, squares, origin = 0, None, None, None
+        """Means and standard deviations (population, in float64) of all x0 [B, C, H, W] that `parts` yields.
+
+        Parts may differ in height and width, per channel only.
+        """
+        sums: dict[torch.Size, _Sums] = {}
         for part in parts:
-            x = part.double()
-            origin = x[0] if origin is None else origin  # sums of differences from one sample keep their digits
-            x = x - origin
-            total = x.sum(0) if total is None else total + x.sum(0)
-            squares = x.square().sum(0) if squares is None else squares + x.square().sum(0)
-            n += len(x)
-        if total is None or squares is None or origin is None:
+            sums.setdefault(part.shape[1:], _Sums()).add(part.double())
+        if not sums:
             raise SfumatoError("there are no pictures to standardise by")
-        first, second = total / n, squares / n
-        mean = origin + first
-        variance = (second - first.square()).clamp_min(0)
-        if self.per == "channel":
-            flat = mean.flatten(1)
-            variance = variance.flatten(1).mean(1) + flat.var(1, correction=0)
-            mean = flat.mean(1)
+        if self.per == "element":
+            if len(sums) > 1:
+                raise SfumatoError("pictures of several shapes have no elements in common: set standard.per=channel")
+            mean, variance = next(iter(sums.values())).moments()
+        else:
+            found = [(shape[1:].numel() * each.n, *each.moments()) for shape, each in sums.items()]
+            n = sum(count for count, _, _ in found)
+            mean = sum(m.flatten(1).mean(1) * (count / n) for count, m, _ in found)
+            spread = (
+                (v + (m - mean[:, None, None]).square()).flatten(1).mean(1) * (count / n) for count, m, v in found
+            )
+            variance = sum(spread)
         std = variance.sqrt()
         std = torch.where(std < SMALLEST, torch.ones_like(std), std)
         return Standard(self.per, tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()))
@@ -93,6 +117,10 @@ class StandardCodec:
     @property
     def spec(self) -> tuple[int, int, int]:
         return self.inner.spec
+
+    def sized(self, height: int, width: int) -> StandardCodec:
+        """The same codec for pictures of another height and width; standardised per element it fits no other."""
+        return StandardCodec(self.inner.sized(height, width), self.standard)
 
     def encode(self, pictures: np.ndarray | Tensor | Sequence[Image.Image]) -> Tensor:
         """As PixelCodec.encode, then standardised."""

@@ -13,16 +13,14 @@ TILE = 64  # pixels: smaller pictures are enlarged by whole numbers, without smo
 
 
 def grid_image(images: Sequence[Image.Image], columns: int | None = None, pad: int = 2) -> Image.Image:
-    """Pictures of one size in rows of `columns` (None: as square as possible), `pad` pixels apart.
+    """Pictures in rows of `columns` (None: as square as possible), `pad` pixels apart.
 
-    Pictures smaller than 64 pixels are enlarged by a whole factor, each pixel staying a square. Grey if all are grey,
-    else RGB. Raises SfumatoError for no pictures and for pictures of different sizes.
+    Pictures smaller than 64 pixels are enlarged by a whole factor, each pixel staying a square; smaller ones stand in the
+    middle of a field as large as the largest. Grey if all are grey, else RGB. Raises SfumatoError for no pictures.
     """
     if not images:
         raise SfumatoError("there are no pictures to put on a sheet")
-    width, height = images[0].size
-    if any(image.size != (width, height) for image in images):
-        raise SfumatoError("pictures on one sheet must all have the same size")
+    width, height = (max(image.size[k] for image in images) for k in (0, 1))
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     scale = max(1, TILE // max(width, height))
@@ -31,6 +29,7 @@ def grid_image(images: Sequence[Image.Image], columns: int | None = None, pad: i
     back = 128 if mode == "L" else (128, 128, 128)
     sheet = Image.new(mode, (columns * (width + pad) + pad, rows * (height + pad) + pad), back)
     for k, image in enumerate(images):
-        tile = image.convert(mode).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(tile, (pad + k % columns * (width + pad), pad + k // columns * (height + pad)))
+        tile = image.convert(mode).resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        left, top = (width - tile.width) // 2, (height - tile.height) // 2
+        sheet.paste(tile, (pad + k % columns * (width + pad) + left, pad + k // columns * (height + pad) + top))
     return sheet

@@ -90,7 +90,8 @@ def write_report(run_dir: str | Path, report: Report) -> Path:
 def _verdict(report: Report) -> str:
     source, last = report.source, report.history[-1] if report.history else {}
     pictures = source.get("train", source.get("pictures"))
-    size = f", {source['width']}×{source['height']} pixels" if "width" in source and "height" in source else ""
+    shapes = source.get("shapes", [[source["height"], source["width"]]] if "width" in source else [])
+    size = f", {' / '.join(f'{w}×{h}' for h, w, *_ in shapes)} pixels" if shapes else ""
     learned = f"Learned from {number(pictures)} pictures of {source.get('name', 'the source')}{size}"
     learned += f" in {duration(last['seconds'])}." if "seconds" in last else "."
     facts = [

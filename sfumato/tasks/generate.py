@@ -25,7 +25,7 @@ CHUNK = 64  # pictures per network call: bounded memory, and the same pictures w
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. Picture k of a seed is the same whatever n. `guidance` 1 is none."""
+    """What a user asks for; picture k of a seed is the same whatever n. `guidance` 1 is none; `shape` is (height, width)."""
 
     n: int = 16
     seed: int = 0
@@ -36,6 +36,7 @@ class Request:
     class_name: str | None = None
     prompt: str | None = None
     first: int = 0
+    shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -129,14 +130,14 @@ def _classes(model: Model, request: Request) -> Tensor:
 def generate(model: Model, request: Request, progress: Callable[[int, int], None] = lambda done, n: None) -> Result:
     """Draw the pictures of a request, in chunks; `progress(done, n)` is called after each."""
     solver = pick_solver(request.solver)
-    planned = plan(model, request)
+    planned, codec = plan(model, request), model.codec_of(request.shape)
     counted = Counted(model.denoiser)
     start, parts = time.perf_counter(), []
     for first in range(0, request.n, CHUNK):
         rows = slice(first, min(first + CHUNK, request.n))
         noise = Noise.of(request.seed, rows.stop - first, request.first + first)
         denoise = bind(with_guides(counted, *planned.guides), planned.cond.take(rows))
-        parts.append(sample(denoise, (rows.stop - first, *model.codec.spec), noise, solver, planned.grid))
+        parts.append(sample(denoise, (rows.stop - first, *codec.spec), noise, solver, planned.grid))
         progress(rows.stop, request.n)
     x0 = torch.cat(parts)
     if not bool(x0.isfinite().all()):
@@ -144,6 +145,4 @@ def generate(model: Model, request: Request, progress: Callable[[int, int], None
             "sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'"
         )
     calls = counted.calls // len(parts)
-    return Result(
-        model.codec.decode(x0), model.codec.scaled(x0), time.perf_counter() - start, calls, planned.captions, request
-    )
+    return Result(codec.decode(x0), codec.scaled(x0), time.perf_counter() - start, calls, planned.captions, request)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from sfumato.core import SfumatoError
 from sfumato.data import PixelCodec, StandardCodec
+from sfumato.data.shapes import Shape
 from sfumato.denoiser import Denoiser
 from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
@@ -32,6 +33,29 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.facts["classes"]) if self.conditioned_on("class") else ()
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(height, width) of the pictures it learned from, the one of most pictures first."""
+        told = self.facts["codec"].get("shapes", [self.codec.spec[1:]])
+        return tuple((int(h), int(w)) for h, w in told)
+
+    def codec_of(self, shape: Shape | None) -> PixelCodec | StandardCodec:
+        """The codec of pictures of this shape (None: the first of `shapes`); SfumatoError for what cannot be made."""
+        if shape is None:
+            return self.codec
+        multiple = self.denoiser.net.config.multiple
+        if min(shape) < 1 or any(side % multiple for side in shape):
+            raise SfumatoError(
+                f"this model makes pictures whose sides are multiples of {multiple} pixels, not {shape[0]}x{shape[1]}"
+            )
+        codec = self.codec.sized(*shape)
+        if isinstance(codec, StandardCodec) and codec.standard.per == "element" and codec.spec != self.codec.spec:
+            raise SfumatoError(
+                f"this model standardises every element of {self.codec.spec[1]}x{self.codec.spec[2]} pictures: "
+                "it makes no other shape"
+            )
+        return codec
 
     def conditioned_on(self, name: str) -> bool:
         """Whether the network was built for the condition of this name."""

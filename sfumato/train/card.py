@@ -63,8 +63,9 @@ def card(
     """The page: `described` is run.json, `log` the rows of log.jsonl, `measured` measure.json, `told` card.json."""
     measured, told = measured or {}, told or {}
     data, recipe = described["data"], described["recipe"]
+    shapes = " / ".join(f"{w}x{h}" for h, w, *_ in data.get("shapes", [[data["height"], data["width"]]]))
     facts = {
-        "data": f"{data['name']}: {data['pictures']:,} pictures of {data['width']}x{data['height']} pixels, "
+        "data": f"{data['name']}: {data['pictures']:,} pictures of {shapes} pixels, "
         f"{data['train']:,} to learn from, {data['validation']:,} held out",
         "licence of the data": told.get(
             "licence", data.get("licence", "not stated: tell it with sfumato card --licence")

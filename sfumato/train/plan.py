@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from sfumato.core import SfumatoError
 from sfumato.data import Source
@@ -48,9 +51,10 @@ class Plan:
 def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget) -> tuple[Plan, Recipe]:
     """Probe the machine with the recipe's own batch; when memory would not do, the batch is cut into micro-batches.
 
-    Returns the plan and the recipe with its `accumulate` settled; SfumatoError when not even one picture at a time fits.
+    Of several picture shapes the largest is probed. Returns the plan and the recipe with its `accumulate` settled;
+    SfumatoError when not even one picture at a time fits.
     """
-    rows = source.train_index[: min(recipe.batch, len(source.train_index))]
+    rows = _largest(source)[: recipe.batch]
     batch = recipe.look(source, rows.repeat(-(-recipe.batch // len(rows)))[: recipe.batch])
     parameters = sum(p.numel() for p in denoiser.parameters())
     state = parameters * 4 * (2 + len(recipe.ema.widths)) + recipe.optimiser.moment_bytes(
@@ -84,3 +88,10 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
         accumulate=accumulate,
     )
     return plan, dataclasses.replace(recipe, accumulate=accumulate)
+
+
+def _largest(source: Source) -> Tensor:
+    """The training rows of the shape with the most pixels."""
+    rows = source.train_index
+    alike = [rows[part] for part in source.alike(rows, len(rows))]
+    return max(alike, key=lambda part: math.prod(source.shapes[int(source.bucket[part[0]])]))

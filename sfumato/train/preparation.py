@@ -41,8 +41,8 @@ def _standard(source: Source, standard: Standard) -> dict[str, Any]:
     rows = source.train_index[:: max(1, -(-len(source.train_index) // MOST))]
 
     def parts() -> Iterator[Tensor]:
-        for part in rows.split(1024):
-            yield standard(source.batch(part).x0)
+        for part in source.alike(rows, 1024):
+            yield standard(source.batch(rows[part]).x0)
 
     return {"per": standard.per, **normality(parts)}
 
@@ -50,6 +50,8 @@ def _standard(source: Source, standard: Standard) -> dict[str, Any]:
 def lines(notes: dict[str, Any]) -> list[str]:
     """The facts in words, one a line; nothing where there is nothing to say."""
     said = []
+    if "crop" in notes:
+        said.append(f"the crop cuts away {notes['crop']:.1%} of the pixels")
     made = notes.get("ai_made")
     if made and made["pictures"]:
         said.append(

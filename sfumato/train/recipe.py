@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Batch, Cond, Noise, SfumatoError
-from sfumato.data import VOCABULARY, Augment, Captions, Colour, Order, PixelCodec, Source, Standard, StandardCodec
-from sfumato.data.balance import Balance, weighted_order
-from sfumato.data.order import WeightedOrder
+from sfumato.data import VOCABULARY, Augment, Captions, Colour, PixelCodec, Source, Standard, StandardCodec
+from sfumato.data.balance import Balance, order_of
+from sfumato.data.order import Dealt
 from sfumato.denoiser import (
     X0,
     Denoiser,
@@ -129,20 +129,21 @@ class Recipe:
     def fit_to(self, source: Source) -> Recipe:
         """The recipe with what only the data can tell: channels, conditions, standard deviation."""
         self.net.check()
-        channels, height, width = source.codec.spec
-        if height % self.net.multiple or width % self.net.multiple:
-            raise SfumatoError(
-                f"pictures of {width}x{height} do not fit this network: sides must be multiples of {self.net.multiple}; "
-                f"use --size {math.ceil(max(height, width) / self.net.multiple) * self.net.multiple}"
-            )
-        net = dataclasses.replace(self.net, channels=channels, slots=self._slots(source))
+        for height, width in source.shapes:
+            if height % self.net.multiple or width % self.net.multiple:
+                raise SfumatoError(
+                    f"pictures of {width}x{height} do not fit this network: sides must be multiples of {self.net.multiple}; "
+                    f"use --size {math.ceil(max(height, width) / self.net.multiple) * self.net.multiple}"
+                )
+        net = dataclasses.replace(self.net, channels=source.codec.spec[0], slots=self._slots(source))
         standard, rows = self.standard, source.train_index
         if standard is not None and not standard.fitted:
-            standard = standard.fit(source.batch(part).x0 for part in rows.split(1024))
-        sample = source.batch(rows[:: max(1, len(rows) // 1024)]).x0
+            standard = standard.fit(source.batch(rows[part]).x0 for part in source.alike(rows, 1024))
+        some = rows[:: max(1, len(rows) // 1024)]
+        sample = [source.batch(some[part]).x0 for part in source.alike(some, len(some))]
         if standard is not None:
-            sample = standard(sample)
-        sigma = self.sigma_data or max(0.05, round(float(sample.std()), 3))
+            sample = [standard(x0) for x0 in sample]
+        sigma = self.sigma_data or max(0.05, round(float(torch.cat([x0.flatten() for x0 in sample]).std()), 3))
         target = self.parameterisation
         if isinstance(target, EDMTarget):
             target = EDMTarget(sigma)
@@ -194,11 +195,9 @@ class Recipe:
             cond = cond | {"colour": done}
         return x0, cond
 
-    def order(self, source: Source) -> Order | WeightedOrder:
+    def order(self, source: Source) -> Dealt:
         """Which training rows come at which step."""
-        if self.balance is None:
-            return Order(len(source.train_index), self.batch, self.seed, source.window)
-        return weighted_order(self.balance, source, self.batch, self.seed)
+        return order_of(source, self.batch, self.seed, self.balance)
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from `seed` without touching the global generator."""

@@ -57,7 +57,8 @@ class Run:
             described = {
                 "recipe": to_dict(recipe),
                 "data": source.summary(),
-                "codec": dict(zip(("channels", "height", "width"), source.codec.spec, strict=True)),
+                "codec": dict(zip(("channels", "height", "width"), source.codec.spec, strict=True))
+                | {"shapes": [list(shape) for shape in source.shapes]},
                 "classes": list(source.classes),
                 "captions": _some_captions(source),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
@@ -176,12 +177,12 @@ def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
     n = len(rows)
     u = ((torch.arange(n) * 0.6180339887498949) % 1.0 * n).floor().add(0.5) / n
     noise = Noise.of(20260101, n)
-    parts = []
+    losses = torch.empty(n)
     with averaged_weights(trainer):
-        for first in range(0, n, 64):
-            part = slice(first, first + 64)
-            parts.append(trainer.losses(trainer.look(rows[part]), u[part], Noise(noise.seeds[part])))
-    return torch.cat(parts), u
+        for part in trainer.source.alike(rows, 64):
+            own = Noise([noise.seeds[k] for k in part.tolist()])
+            losses[part] = trainer.losses(trainer.look(rows[part]), u[part], own)
+    return losses, u
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ KINDS = {
     "tiny": "Tiny beside the others",
     "odd_aspect": "Odd proportions",
     "outlier": "Unlike the rest",
+    "text_or_watermark": "Text or a watermark",
     "mixed_modes": "Another colour mode than the others",
     "alpha": "See-through parts",
     "class_imbalance": "Unbalanced classes",

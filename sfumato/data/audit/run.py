@@ -6,11 +6,12 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sfumato.data.audit import pictures, whole
+from sfumato.data.audit import pictures, whole, words
 from sfumato.data.audit.declared import Claim
 from sfumato.data.audit.finding import Audit, Finding
 from sfumato.data.audit.listing import Listing, open_listing
@@ -25,14 +26,29 @@ SECONDS = 30.0  # one file may take
 Progress = Callable[[int, int, str], None]
 
 
-def audit(source: str, progress: Progress | None = None) -> Audit:
+def audit(source: str, progress: Progress | None = None, text: int | None = None) -> Audit:
     """Look at every picture of `source` once and say what harms training.
 
     About 2 kB are kept per picture, so 200,000 pictures need 400 MB. `progress(done, total, what)` is called as the
-    work goes on. Raises SfumatoError when the source cannot be read at all.
+    work goes on. `text`: look for text and watermarks too, in so many pictures spread over the set (0: in all), about a
+    second each. Raises SfumatoError when the source cannot be read at all, or text cannot for want of the extra `ocr`.
     """
+    read = None if text is None else words.make_reader()
     listing = open_listing(source)
-    return _judge(listing, *scan(listing, progress or (lambda done, total, what: None)))
+    progress = progress or (lambda done, total, what: None)
+    rows, claims, reasons = scan(listing, progress)
+    found = _judge(listing, rows, claims, reasons)
+    if read is None:
+        return found
+    some = words.spread(np.flatnonzero(rows["read"]).tolist(), text)
+    return replace(found, findings=(*found.findings, *_text(listing, some, read, progress)))
+
+
+def _text(listing: Listing, rows: list[int], read: words.Reader, progress: Progress) -> Iterator[Finding]:
+    for done, (row, seen) in enumerate(words.read_words(listing.fetch, rows, read), 1):
+        progress(done, len(rows), "reading text")
+        if seen:
+            yield Finding("text_or_watermark", (listing.keys[row],), words.told(seen), "warning", "review")
 
 
 def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, dict[int, Claim], dict[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from sfumato.data import text
 from sfumato.data.audit.finding import Finding
+from sfumato.data.load import default_size
+from sfumato.data.shapes import Buckets, nearest
 
 IMBALANCE = 4  # largest to smallest class
 CLASS_LEAST = 10  # pictures of the largest class, under which counts say nothing
 MANY_SHARE, MANY_LEAST = 0.02, 5  # of the pictures that have one caption in common
 PHRASE_WORDS, PHRASE_SHARE, PHRASE_LEAST = 4, 0.3, 10
 WASTE = 0.15  # share of all pixels that the square crop cuts away
-BUCKETS = (1 / 2, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 2.0)
 _NAME_LIKE = re.compile(
     r"(?:img|dsc|dscn|dscf|pxl|image|photo|picture|pic|scan|screenshot|screen shot|untitled|unnamed|file|download)"
     r"[\W_]*[\d\W_]*(?:\.(?:jpe?g|png|webp|gif))?",
@@ -134,18 +135,18 @@ def _phrases(seen: dict[str, list[str]]) -> Iterator[Finding]:
 
 
 def bucket_waste(rows: np.ndarray) -> Iterator[Finding]:
-    """What the centre square crop cuts away, and what the nearest of BUCKETS would."""
-    aspect = rows["width"] / np.maximum(rows["height"], 1)
-    square = 1 - np.minimum(aspect, 1 / aspect)
-    nearest = np.array(BUCKETS)[np.abs(np.log(aspect[:, None] / np.array(BUCKETS))).argmin(1)]
-    bucketed = 1 - np.minimum(aspect / nearest, nearest / aspect)
-    if square.mean() < WASTE:
+    """What the centre square crop cuts away, and what the shapes would that `train --buckets` lays the set into."""
+    aspects = rows["width"] / np.maximum(rows["height"], 1)
+    size = default_size(np.minimum(rows["width"], rows["height"]).tolist())
+    square = nearest(aspects, [(size, size)])[1].mean()
+    if square < WASTE:
         return
-    counts = Counter(nearest.tolist())
-    names = dict(zip(BUCKETS, ("1:2", "2:3", "3:4", "1:1", "4:3", "3:2", "2:1"), strict=True))
-    shares = ", ".join(f"{names[b]} {counts[b]:,}" for b in BUCKETS if counts[b])
-    told = (
-        f"a square crop cuts away {square.mean():.0%} of the pixels, buckets of their own shape {bucketed.mean():.0%}"
+    shapes = Buckets().shapes(size, aspects)
+    bucket, cut = nearest(aspects, shapes)
+    counts = np.bincount(bucket, minlength=len(shapes))
+    told = ", ".join(
+        f"{w}x{h}: {n:,} pictures, {cut[bucket == k].mean():.0%} cut away"
+        for k, ((h, w), n) in enumerate(zip(shapes, counts, strict=True))
     )
-    told += f" (pictures per bucket: {shares})"
+    told = f"a square crop cuts away {square:.0%} of the pixels, --buckets {len(shapes)} {cut.mean():.0%} ({told})"
     yield Finding("bucket_waste", (), told, "note", "review")
