@@ -260,10 +260,9 @@ def test_half_precision_attention_takes_both_ways_to_the_same_answer(monkeypatch
 
 
 def test_rotary_positions_are_relative() -> None:
-    cos, sin = rotary(6, 7, 16, torch.device("cpu"))
     q, k = draw(1, 1, 1, 16), draw(1, 1, 1, 16, seed=1)
-    q = rotate(q.expand(-1, -1, 42, -1), cos, sin)[0, 0].reshape(6, 7, 16)
-    k = rotate(k.expand(-1, -1, 42, -1), cos, sin)[0, 0].reshape(6, 7, 16)
+    cos, sin = rotary(6, 7, 0, 16, q)
+    q, k = (rotate(x.expand(-1, 42, -1, -1), cos, sin)[0, :, 0].reshape(6, 7, 16) for x in (q, k))
     assert torch.allclose(q.norm(dim=-1), q[0, 0].norm().expand(6, 7), atol=1e-5)
     seen = {}
     for y in range(4):
@@ -274,12 +273,25 @@ def test_rotary_positions_are_relative() -> None:
     assert (seen[1, 0] - seen[0, 1]).abs() > 1e-3 and (seen[0, 0] - seen[2, 2]).abs() > 1e-3
 
 
+def test_rotary_turns_pairs_of_halves_by_their_angles() -> None:
+    x = draw(1, 6, 3, 8)
+    cos, sin = rotary(2, 3, 0, 8, x)
+    pairs = torch.complex(*x.double().chunk(2, -1))
+    for place in range(6):
+        y, column = divmod(place, 3)
+        angle = torch.tensor([y, y * 0.1, column, column * 0.1], dtype=torch.float64)
+        turned = pairs[:, place] * torch.polar(torch.ones(4, dtype=torch.float64), angle)
+        assert torch.allclose(
+            rotate(x, cos, sin)[:, place].double(), torch.cat([turned.real, turned.imag], -1), atol=1e-6
+        )
+
+
 def test_rotary_leaves_condition_tokens_alone_and_positions_are_told_apart() -> None:
-    cos, sin = rotary(2, 2, 8, torch.device("cpu"))
-    x = draw(1, 1, 7, 8)
+    x = draw(1, 7, 1, 8)
+    cos, sin = rotary(2, 2, 3, 8, x)
     turned = rotate(x, cos, sin)
-    assert torch.equal(turned[:, :, 4:], x[:, :, 4:]) and torch.equal(turned[:, :, 0], x[:, :, 0])
-    angles = torch.cat([cos, sin], 1)
+    assert torch.equal(turned[:, 4:], x[:, 4:]) and torch.equal(turned[:, 0], x[:, 0])
+    angles = torch.cat([cos, sin], -1)[:4, 0]
     assert len(angles.unique(dim=0)) == 4
 
 

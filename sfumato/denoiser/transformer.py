@@ -41,21 +41,22 @@ class TransformerConfig:
             )
 
 
-def rotary(height: int, width: int, head: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin [height * width, head / 2] of 2-D rotary positions: half of the pairs turn with y, half with x."""
-    frequencies = 100.0 ** -(torch.arange(head // 4, device=device) / (head // 4))
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+def rotary(height: int, width: int, others: int, head: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin [height * width + others, 1, head] of 2-D rotary positions, in the dtype of `like`.
+
+    The first half of a head is turned with the second: half of the pairs by y, half by x; `others` (conditions) by 0.
+    """
+    frequencies = 100.0 ** -(torch.arange(head // 4, device=like.device) / (head // 4))
+    y, x = torch.meshgrid(*(torch.arange(n, device=like.device) for n in (height, width)), indexing="ij")
     angle = torch.cat([y.reshape(-1, 1) * frequencies, x.reshape(-1, 1) * frequencies], 1)
-    return angle.cos(), angle.sin()
+    angle = F.pad(angle, (0, 0, 0, others)).unsqueeze(1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1).to(like.dtype), torch.cat([-sin, sin], -1).to(like.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs of x [B, heads, N, head]; tokens beyond the N positions of cos (conditions) stay as they are."""
-    n = cos.shape[0]
-    places, rest = x[:, :, :n], x[:, :, n:]
-    a, b = places.chunk(2, -1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([torch.cat([a * cos - b * sin, a * sin + b * cos], -1), rest], 2)
+    """(a, b) -> (a cos - b sin, b cos + a sin) for the halves a, b of x [B, N, heads, head], in three passes."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 class Layer(nn.Module):
@@ -75,13 +76,16 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, emb: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         scale, shift, gate, scale2, shift2, gate2 = self.modulation(emb).unsqueeze(1).chunk(6, -1)
         h = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h).chunk(3, -1))
-        q = rotate(F.rms_norm(q, q.shape[-1:]) * self.q_gain.to(q.dtype), cos, sin)
-        k = rotate(F.rms_norm(k, k.shape[-1:]) * self.k_gain.to(k.dtype), cos, sin)
-        x = x + gate * self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(h).chunk(3, -1))
+        q, k = self._turned(q, self.q_gain, cos, sin), self._turned(k, self.k_gain, cos, sin)
+        x = torch.addcmul(x, gate, self.out(attend(q, k, v.transpose(1, 2), mask).transpose(1, 2).flatten(2)))
         h = torch.addcmul(shift2, F.layer_norm(x, x.shape[-1:]), 1 + scale2)
         a, b = self.enter(h).chunk(2, -1)
-        return x + gate2 * self.leave(F.silu(a) * b)
+        return torch.addcmul(x, gate2, self.leave(F.silu(a) * b))
+
+    def _turned(self, x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """[B, N, heads, head] -> [B, heads, N, head], normalised (qk-norm by layer norm, Dehghani et al. 2023) and turned."""
+        return rotate(F.layer_norm(x, x.shape[-1:], gain.to(x.dtype)), cos, sin).transpose(1, 2)
 
 
 class Transformer(nn.Module):
@@ -110,7 +114,7 @@ class Transformer(nn.Module):
         if tokens is not None:
             h = torch.cat([h, tokens.to(h.dtype)], 1)
             mask = torch.cat([mask.new_ones(len(x), places), mask], 1)
-        cos, sin = rotary(height, width, self.config.head, x.device)
+        cos, sin = rotary(height, width, h.shape[1] - places, self.config.head, h)
         for layer in self.layers:
             h = layer(h, emb, cos, sin, mask)
         h = h[:, :places]
