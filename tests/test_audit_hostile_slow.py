@@ -23,9 +23,14 @@ from sfumato.data.audit import audit
 pytestmark = pytest.mark.slow
 
 CHILD = """
-import json, resource, sys
+import json, os, resource, sys
 from sfumato.data.audit import audit
 size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if len(sys.argv) > 2:  # give up all rights, once everything is imported
+    audit(sys.argv[2])
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
 before = size()
 found = audit(sys.argv[1])
 bad = {name: f.evidence for f in found.findings if f.kind == "corrupt" for name in f.files}
@@ -33,12 +38,15 @@ print(json.dumps({"images": found.images, "bad": bad, "grown": size() - before})
 """
 
 
-def child(folder: Path | str, seconds: float, user: int | None = None) -> dict:
-    """What an audit in a process of its own says, and by how many kB its memory grew; it must end in time."""
+def child(folder: Path | str, seconds: float, warm: Path | None = None) -> dict:
+    """What an audit in a process of its own says, and by how many kB its memory grew; it must end in time.
+
+    With `warm`, a set to begin with, it then goes on as a user without rights (it must have been started as root).
+    """
     started = time.monotonic()
     cache = {**os.environ, "SFUMATO_CACHE": f"{folder}/.cache"}
-    call = [sys.executable, "-c", CHILD, str(folder)]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=2 * seconds, user=user, env=cache)
+    call = [sys.executable, "-c", CHILD, str(folder), *([] if warm is None else [str(warm)])]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=2 * seconds, env=cache)
     assert done.returncode == 0, done.stderr[-2000:]
     assert time.monotonic() - started < seconds
     return json.loads(done.stdout)
@@ -118,8 +126,9 @@ def test_files_that_grow_and_shrink_under_a_reader(tmp_path: Path) -> None:
             thread.join()
 
 
-def test_folders_that_may_not_be_read() -> None:
+def test_folders_that_may_not_be_read(tmp_path: Path) -> None:
     """As a user without rights: what can be read is read, and the files that cannot are told."""
+    Image.new("RGB", (40, 40)).save(tmp_path / "warm.png")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o777)
@@ -131,7 +140,7 @@ def test_folders_that_may_not_be_read() -> None:
         (root / "closed").chmod(0)
         (root / "blind").chmod(0o444)  # names can be listed, files cannot be opened
         try:
-            found = child(root, 60, user=65534 if os.geteuid() == 0 else None)
+            found = child(root, 60, tmp_path if os.geteuid() == 0 else None)
         finally:
             for folder in ("closed", "blind"):
                 (root / folder).chmod(0o755)

@@ -15,7 +15,7 @@ from training import small_source, tiny_recipe, tiny_trainer
 from sfumato.core import SfumatoError
 from sfumato.data import Order, Source
 from sfumato.data.balance import Balance, EffectiveNumber, Temperature, order_of, parse, told
-from sfumato.data.order import WeightedOrder
+from sfumato.data.order import WeightedOrder, Window
 from sfumato.settings import from_dict, override, to_dict
 from sfumato.train import Recipe
 
@@ -233,3 +233,15 @@ def test_what_is_told_adds_up() -> None:
     assert sum(facts["class_shares_before"].values()) == pytest.approx(1, abs=1e-3)
     rare = int((source.labels[source.train_index] == 3).sum())
     assert facts["most_draws_of_one_picture"] == pytest.approx(len(source.train_index) / 4 / rare, abs=0.01)
+
+
+def test_on_a_disk_balanced_draws_stay_within_a_window() -> None:
+    """The same draws of an epoch as from memory, but those of any window come from a few stretches of neighbours."""
+    n, window = 4000, Window(rows=400, block=20)
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(0)) + 0.1
+    free, near = WeightedOrder(weights, 100, 3), WeightedOrder(weights, 100, 3, window=window)
+    epoch = [torch.cat([order.at(step) for step in range(n // 100)]) for order in (free, near)]
+    assert torch.equal(epoch[0].sort().values, epoch[1].sort().values)
+    reach = [[len((part // 20).unique()) for part in drawn.split(400)] for drawn in epoch]
+    assert max(reach[1]) <= 2.5 * 400 / 20 < min(reach[0]), "stretches of 20 places that 400 draws touch"
+    assert not torch.equal(near.at(0).sort().values, near.at(0)) and torch.equal(near.at(17), near.at(17))

@@ -15,12 +15,12 @@ from test_train_resume import BASE, assert_same, everything, train_until
 from training import FLOAT32, tiny_recipe
 
 from sfumato.cli import main
-from sfumato.core import SfumatoError
+from sfumato.core import Noise, SfumatoError
 from sfumato.data import Source, Standard
 from sfumato.data.ragged import Ragged
 from sfumato.denoiser import TransformerConfig
 from sfumato.tasks import Request, by_shape, generate, load
-from sfumato.train import Budget, Run, Trainer, make_plan, resume, validation_losses
+from sfumato.train import Budget, Run, Trainer, averaged_weights, make_plan, resume, validation_losses
 from sfumato.train.machine import saved_bytes
 
 SHAPES = ((8, 8), (8, 12), (16, 4))
@@ -51,12 +51,12 @@ def trainer(folder: Path, begin: bool, net: TransformerConfig | None = None) -> 
 
 def test_80_and_70_and_50_steps_are_200_steps(tmp_path: Path) -> None:
     run, made = trainer(tmp_path / "straight", True)
-    train_until(run, made, 200)
+    train_until(run, made, 200, reports=5)
     straight = everything(run, made)
     for stop in (80, 150, 200):
         torch.manual_seed(stop)  # a new process has another global generator
         run, made = trainer(tmp_path / "run", stop == 80)
-        train_until(run, made, stop)
+        train_until(run, made, stop, reports=5)
     assert_same(everything(run, made), straight)
 
 
@@ -85,9 +85,6 @@ def test_the_fixed_pairs_do_not_depend_on_the_shapes_beside(tmp_path: Path) -> N
     """Each pair's loss is that of the pair alone, whatever else is validated with it."""
     _, made = trainer(tmp_path / "run", True)
     losses, u = validation_losses(made)
-    from sfumato.core import Noise
-    from sfumato.train import averaged_weights
-
     rows = made.source.validation_index[torch.arange(len(u)) % len(made.source.validation_index)]
     with averaged_weights(made), torch.no_grad():
         for k in (0, 7, len(u) - 1):
@@ -122,24 +119,24 @@ def test_means_and_deviations_are_those_of_all_pixels() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide pictures are dark, tall ones bright."""
+    """80 wide pictures and 40 tall ones."""
     root = tmp_path_factory.mktemp("wide-and-tall") / "set"
     root.mkdir()
     rng = np.random.default_rng(0)
     for k in range(120):
         size = (40, 30) if k % 3 else (30, 40)
-        low = 20 if k % 3 else 180
-        Image.fromarray(rng.integers(low, low + 60, size[::-1], dtype=np.uint8)).save(root / f"{k:03d}.png")
+        Image.fromarray(rng.integers(0, 256, size[::-1], dtype=np.uint8)).save(root / f"{k:03d}.png")
     return root
 
 
-TINY = ["--set", "net.widths=[8,16]", "--set", "net.blocks=[1,1]", "--set", "net.embedding=32", "--set", "batch=8"]
+CHANGES = ("net.patch=2", "net.widths=[8,16]", "net.blocks=[1,1]", "net.embedding=32", "batch=8")
+TINY = [word for change in CHANGES for word in ("--set", change)]
 
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    call = ["train", str(folder), "--run", str(run), "--size", "16", "--buckets", "2", "--steps", "60"]
+    call = ["train", str(folder), "--run", str(run), "--size", "16", "--buckets", "2", "--steps", "24"]
     assert main([*call, *TINY, "--set", "optimiser.rate=0.01"]) == 0
     return run
 
@@ -159,28 +156,29 @@ def test_a_run_says_its_shapes(trained: Path) -> None:
         assert Image.open(preview).size[1] > 0
 
 
-def test_samples_come_out_in_each_shape_and_look_like_its_pictures(trained: Path, tmp_path: Path, capsys) -> None:
-    bright = {}
+def test_samples_come_out_in_each_shape(trained: Path, tmp_path: Path, capsys) -> None:
     for shape in ((12, 16), (16, 12)):
         out = tmp_path / f"{shape[0]}"
         assert told(capsys, "sample", str(trained), "--n", "8", "--shape", "{}x{}".format(*shape), "--out", str(out))
         pictures = [Image.open(p) for p in sorted(out.iterdir())]
         assert len(pictures) == 8 and {p.size for p in pictures} == {shape[::-1]}
-        bright[shape] = np.mean([np.asarray(p).mean() for p in pictures])
     assert main(["sample", str(trained), "--out", str(tmp_path / "x.png"), "--shape", "12"]) == 2
     assert "write height x width" in capsys.readouterr().err
     assert main(["sample", str(trained), "--n", "2", "--out", str(tmp_path / "x.png"), "--shape", "12x12"]) == 0
     assert "learned from pictures of 12x16, 16x12" in capsys.readouterr().err
 
 
-def test_doctor_reads_a_run_of_several_shapes(trained: Path, capsys) -> None:
-    assert told(capsys, "doctor", str(trained))["run"]["step"] == 60
+def test_doctor_reads_a_run_of_several_shapes(trained: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sfumato.cli.doctor._machine", dict)
+    assert told(capsys, "doctor", str(trained))["run"]["step"] == 24
 
 
 def test_measure_compares_squares(trained: Path, folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("sfumato.measure.features._train", lambda *a: None)  # an untrained extractor is one too
     for k in range(20):
-        Image.fromarray(np.random.default_rng(k).integers(0, 256, (40, 30), dtype=np.uint8)).save(tmp_path / f"{k}.png")
+        Image.fromarray(np.random.default_rng(99 + k).integers(0, 256, (40, 30), dtype=np.uint8)).save(
+            tmp_path / f"{k}.png"
+        )
     found = told(capsys, "measure", str(trained), "--against", str(tmp_path), "--n", "16")
     assert found["n"] == 16 and found["n_reference"] == 20 and found["floor"]["n"] == 16
     assert "-12-" in found["features"]
@@ -193,7 +191,7 @@ def test_going_on_needs_the_same_shapes_and_the_same_format(
     shutil.copytree(trained, run)
     assert main(["train", str(folder), "--run", str(run), "--resume", "--buckets", "3"]) == 2
     assert "keeps its buckets" in capsys.readouterr().err
-    assert told(capsys, "train", str(folder), "--run", str(run), "--resume", "--steps", "64")["steps"] == 64
+    assert told(capsys, "train", str(folder), "--run", str(run), "--resume", "--steps", "28")["steps"] == 28
     other = tmp_path / "set"
     shutil.copytree(folder, other)
     turned = Image.open(other / "000.png").transpose(Image.Transpose.ROTATE_90)

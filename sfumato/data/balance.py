@@ -187,11 +187,11 @@ def order_of(source: Source, batch: int, seed: int, balance: Balance | None = No
         if not count:
             continue
         own = seed + (k << 32)  # shapes of as many pictures should not be shuffled alike
+        window = source.window and source.window.scaled(len(mine) / n)
         if weights is None:
-            window = source.window and source.window.scaled(len(mine) / n)
             orders.append(Order(len(mine), batch, own, window))
         else:
-            orders.append(WeightedOrder(weights[mine], batch, own, strata[mine]))
+            orders.append(WeightedOrder(weights[mine], batch, own, strata[mine], window))
         places.append(mine)
         counts.append(count)
     return Dealt(places, orders, counts)

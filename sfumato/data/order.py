@@ -65,6 +65,11 @@ def _window(n: int, window: Window, seed: int, epoch: int, number: int) -> Tenso
     return positions[_shuffled(len(positions), f"window/{seed}/{epoch}/{number}")]
 
 
+def _windows(n: int, window: Window, seed: int, epoch: int) -> Tensor:
+    """All windows of an epoch, one after the other."""
+    return torch.cat([_window(n, window, seed, epoch, k) for k in range(-(-n // window.rows))])
+
+
 class _Epochs:
     """Epochs of `n` places laid end to end and cut into batches of `batch`; a pure function of the step, without state."""
 
@@ -124,16 +129,24 @@ class WeightedOrder(_Epochs):
 
     An epoch has n draws: rows lie in a random order (each stratum together), position k owns a stretch of length
     n w_k / sum w, and the points u, u + 1, ... hit it floor or ceil of that many times, as they do each stratum as a whole
-    (systematic sampling, Madow 1949); then the draws are shuffled. Everything comes from (seed, epoch).
+    (systematic sampling, Madow 1949); then the draws are shuffled, with a `window` in the way of the disk as in Order.
+    Everything comes from (seed, epoch).
     """
 
-    def __init__(self, weights: Tensor, batch: int, seed: int = 0, strata: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weights: Tensor,
+        batch: int,
+        seed: int = 0,
+        strata: Tensor | None = None,
+        window: Window | None = None,
+    ) -> None:
         """`strata` int64 [n]: groups whose totals should be exact too, such as classes."""
         if batch < 1 or not len(weights) or not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
             raise SfumatoError(
                 f"an order needs weights of 0 or more, not all 0, and a batch of 1 or more, not {batch} of {len(weights)}"
             )
-        self.n, self.batch, self.seed = len(weights), batch, seed
+        self.n, self.batch, self.seed, self.window = len(weights), batch, seed, window
         self._rows = (weights > 0).nonzero()[:, 0]
         self._weights = weights.double()[self._rows] * (self.n / weights.double().sum())
         self._strata = None if strata is None else strata[self._rows]
@@ -148,7 +161,11 @@ class WeightedOrder(_Epochs):
             ends = self._weights[laid].cumsum(0)
             points = torch.arange(self.n, dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)
             hit = torch.searchsorted(ends, points, right=True).clamp_max(len(laid) - 1)
-            draws = self._rows[laid[hit]][torch.randperm(self.n, generator=generator)]
+            drawn = self._rows[laid[hit]]
+            if self.window is None:
+                draws = drawn[torch.randperm(self.n, generator=generator)]
+            else:
+                draws = drawn.sort().values[_windows(self.n, self.window, self.seed, epoch)]
             self._kept = {**dict(list(self._kept.items())[-1:]), epoch: draws}
         return self._kept[epoch]
 
