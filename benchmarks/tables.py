@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common, data_tables
+from benchmarks import common, data_tables, rival_table
 
 DOC = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 Data = dict[str, Any]
@@ -242,6 +242,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "tuning": ("quality_per_minute", lambda data: variants(data, "diffusers-fair")),
     "claims": ("quality_per_minute", claims),
     **data_tables.TABLES,
+    **rival_table.TABLES,
     "planted_faults": ("planted_faults", planted_faults),
     "audit_speed": ("planted_faults", audit_speed),
 }

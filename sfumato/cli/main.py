@@ -78,6 +78,19 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--n", type=int, default=1000, help="generated pictures (1000)")
     measure.add_argument("--curve", action="store_true", help="measure the stored averages of the run too")
 
+    rival = command("compare", "Train diffusion and a GAN, equal weights and equal time, and report who is better at what.")
+    rival.add_argument("source", help="a folder, shards, a table, or the name of a set")
+    rival.add_argument("--minutes", type=float, required=True, metavar="M", help="training of each, for every seed")
+    rival.add_argument("--seeds", type=int, default=3, metavar="N", help="how often each is trained (3)")
+    rival.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
+    rival.add_argument("--n", type=int, default=1000, help="pictures measured of each run (1000)")
+    rival.add_argument("--out", metavar="DIR", help="folder of the comparison (compare-SOURCE)")
+    rival.add_argument("--resume", action="store_true", help="go on with the comparison of this folder")
+    rival.add_argument("--modes", action="store_true", help="a second round on a stacked set of up to 1,000 modes")
+    rival.add_argument("--vae", action="store_true", help="a variational autoencoder as third column")
+    rival.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change diffusion's recipe")
+    rival.add_argument("--gan", action="append", default=[], metavar="KEY=VALUE", help="change the GAN's, e.g. gamma=0.5")
+
     doctor = command("doctor", "What this machine can do, and whether a run is healthy.")
     doctor.add_argument("run", nargs="?", help="a run folder")
 
@@ -131,6 +144,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.measure import measure as found
     elif name == "doctor":
         from sfumato.cli.doctor import doctor as found
+    elif name == "compare":
+        from sfumato.cli.compare import compare as found
     elif name == "card":
         from sfumato.cli.card import card as found
     elif name == "audit":

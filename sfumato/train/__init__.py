@@ -3,6 +3,7 @@
 from sfumato.train import preparation
 from sfumato.train.card import write_card
 from sfumato.train.ema import EMAConfig, PowerEMA, combine
+from sfumato.train.finite import Diverged
 from sfumato.train.loop import Budget, Progress, Trainer, load_weights
 from sfumato.train.machine import Setting, keep_large_blocks, probe
 from sfumato.train.objective import CrossEntropy, MinSNR, SquaredError
@@ -16,6 +17,7 @@ __all__ = [
     "RECIPES",
     "Budget",
     "CrossEntropy",
+    "Diverged",
     "EMAConfig",
     "LogNormalTimes",
     "MinSNR",

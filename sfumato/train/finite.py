@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sfumato.core import Batch, Noise
+from sfumato.core import Batch, Noise, SfumatoError
 
 if TYPE_CHECKING:
     from sfumato.train.loop import Trainer
+
+
+class Diverged(SfumatoError):
+    """Training left the finite numbers."""
 
 
 def _bad(value: object) -> bool:

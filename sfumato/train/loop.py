@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from sfumato.core import Batch, Noise, SfumatoError
 from sfumato.data import Source
 from sfumato.denoiser import Denoiser
 from sfumato.train.ema import PowerEMA
-from sfumato.train.finite import first_non_finite
+from sfumato.train.finite import Diverged, first_non_finite
 from sfumato.train.machine import Setting
 from sfumato.train.recipe import Recipe
 from sfumato.train.times import stratified
@@ -111,7 +111,7 @@ class Trainer:
                 total += loss.item()
             norm = get_total_norm([p.grad for p in self.weights.values() if p.grad is not None])
             if not (total == total and abs(total) != float("inf") and norm.isfinite()):
-                raise SfumatoError(
+                raise Diverged(
                     f"training stopped at step {self.step + 1}: {first_non_finite(self, batch, u, eps_noise)}; "
                     "the last checkpoint is good; if it happens again after --resume, train anew at a lower rate "
                     "(--set optimiser.rate=...)"
@@ -138,14 +138,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Everything a resumed run needs: tensors by file, and the position."""
-        names = {p: name for name, p in self.weights.items()}
-        moments = {
-            f"{names[p]}/{key}": value
-            for optimiser in self.optimisers
-            for p, state in optimiser.state.items()
-            for key, value in state.items()
-        }
-        files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments}
+        files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments(self.weights, self.optimisers)}
         position = {
             "step": self.step,
             "seconds": self.seconds,
@@ -158,20 +151,36 @@ class Trainer:
         """Go on where `state()` was taken; raises SfumatoError when the weights are another model's."""
         load_weights(self.denoiser, files["weights"])
         self.ema.load(files["ema"])
-        for optimiser in self.optimisers:
-            optimiser.state.clear()
-        owners = {p: optimiser for optimiser in self.optimisers for g in optimiser.param_groups for p in g["params"]}
-        for key, value in files["optimiser"].items():
-            name, _, moment = key.rpartition("/")
-            p = self.weights[name]
-            # moments lie in memory as their weights do, or the fused update would be another one
-            kept = torch.empty_like(p).copy_(value) if value.shape == p.shape else value.clone()
-            owners[p].state.setdefault(p, {})[moment] = kept
+        load_moments(self.weights, self.optimisers, files["optimiser"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.loss_sum, self.loss_steps = float(state["loss_sum"]), int(state["loss_steps"])
 
 
-def load_weights(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
+def moments(weights: dict[str, Tensor], optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """What the optimisers of these named weights remember, by "weight/moment"."""
+    names = {p: name for name, p in weights.items()}
+    return {
+        f"{names[p]}/{key}": value
+        for optimiser in optimisers
+        for p, state in optimiser.state.items()
+        for key, value in state.items()
+    }
+
+
+def load_moments(weights: dict[str, Tensor], optimisers: list[torch.optim.Optimizer], kept: dict[str, Tensor]) -> None:
+    """Give the optimisers what `moments` took from them."""
+    for optimiser in optimisers:
+        optimiser.state.clear()
+    owners = {p: optimiser for optimiser in optimisers for g in optimiser.param_groups for p in g["params"]}
+    for key, value in kept.items():
+        name, _, moment = key.rpartition("/")
+        p = weights[name]
+        # moments lie in memory as their weights do, or the fused update would be another one
+        laid = torch.empty_like(p).copy_(value) if value.shape == p.shape else value.clone()
+        owners[p].state.setdefault(p, {})[moment] = laid
+
+
+def load_weights(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy named weights into the denoiser; SfumatoError names the first that does not fit, and nothing is copied."""
     own = dict(denoiser.named_parameters())
     for name in sorted(own.keys() ^ weights.keys()):
