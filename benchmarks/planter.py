@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from benchmarks.transformations import TRANSFORMATIONS
 
 SETS = ("emoji", "garments", "photographs")
-PHOTOGRAPHS = (
-    "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
+PHOTOGRAPHS = (  # without cell.png, which is out of focus: a blurred picture, not a clean one
+    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
     "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
 )  # fmt: skip
 TWIN = 40.0  # levels: pictures that differ less over every 3x3 place at 64 pixels cannot be told apart by eye

@@ -28,13 +28,13 @@ def scene(seed: int) -> Image.Image:
     return picture
 
 
-def looked_at(pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def looked_at(pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What the audit keeps of each picture."""
     low_pass = Image.Resampling.BILINEAR
     rgb = [p.convert("RGB") for p in pictures]
     thumbs = np.stack([np.asarray(p.convert("L").resize((32, 32), low_pass)) for p in rgb])
     colours = np.stack([np.asarray(p.resize((16, 16), low_pass)) for p in rgb])
-    return thumbs, colours, np.array([p.width / p.height for p in pictures])
+    return thumbs, colours, np.array([p.width / p.height for p in pictures]), np.arange(len(pictures))
 
 
 def groups(pictures: list[Image.Image]) -> list[set[int]]:
@@ -117,6 +117,8 @@ def test_copies_of_copies_are_one_group(scenes):
 def test_other_proportions_and_flat_pictures_are_not_compared(scenes):
     squeezed = scenes[0].resize((SIDE, SIDE // 2))
     flat = [Image.new("RGB", (64, 64), (v, v, v)) for v in (10, 10, 200)]
+    slope = np.linspace(60, 180, 64)[:, None].repeat(64, 1).round().astype(np.uint8)
+    flat += [Image.fromarray(slope), Image.fromarray(slope + 5)]
     assert groups([scenes[0], squeezed, *flat]) == []
     assert near_duplicates(*looked_at(scenes[:1])) == []
 
@@ -135,8 +137,27 @@ def test_registration_recovers_a_known_move():
     true = torch.tensor([[[0.93, 0.02, 0.04], [-0.02, 0.95, -0.03]]]).expand(8, 2, 3)
     second, _ = align.warp(first, true)
     start = torch.eye(2, 3).expand(8, 2, 3)
-    near, _ = align.coarse(first, 0.9 * second + 10, start)
-    found = align.fine(first, 0.9 * second + 10, near)
+    second = 0.9 * second + 10
+    a, b = (torch.nn.functional.avg_pool2d(x, 2) for x in (first, second))
+    kept, near, _ = align.register(a, a, b, start, (999.0,) * 3)
+    assert len(kept) == 8
+    found = align.fine(first, second, near)
     corners = torch.tensor([[-1.0, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * torch.tensor([[0.8], [0.8], [1.0]])
     off = ((found - true) @ corners).abs().amax() * 16
     assert off < 0.2
+
+
+def test_a_tenth_of_a_pixel_is_no_changed_detail_and_a_blot_is(monkeypatch):
+    """Boxes of strong contrast, the second moved by a twelfth of a pixel of 32 and not registered."""
+    pictures = [np.asarray(scene(k).convert("L").resize((96, 96), Image.Resampling.BILINEAR)) for k in range(12)]
+    large = torch.from_numpy(np.stack(pictures))[:, None].float()
+    moved = large.roll(1, 3) * 0.25 + large * 0.75
+    first, second = (torch.nn.functional.avg_pool2d(x, 3) for x in (large, moved))
+    tint, still = torch.zeros(12, 3, 16, 16), torch.eye(2, 3).expand(12, 2, 3)
+    near = align.compare(first, second, (tint, tint), still).detail
+    assert near.median() < 1.5
+    second[:, :, 12:15, 12:15] += torch.where(second[:, :, 12:15, 12:15].mean((2, 3), keepdim=True) > 127, -50, 50)
+    assert (align.compare(first, second, (tint, tint), still).detail > 15).sum() >= 10
+    monkeypatch.setattr(align, "MISPLACED", 0.0)
+    assert align.compare(first, second, (tint, tint), still).detail.min() > 15
+    assert align.compare(first, torch.nn.functional.avg_pool2d(moved, 3), (tint, tint), still).detail.median() > 2.5

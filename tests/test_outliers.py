@@ -22,11 +22,11 @@ def drawings(n: int, draw: np.random.Generator) -> np.ndarray:
     return out
 
 
-def looked_at(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def looked_at(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pictures = [Image.fromarray(p).convert("RGB") for p in pixels]
     low_pass = Image.Resampling.BILINEAR
     thumbs = np.stack([np.asarray(p.convert("L").resize((32, 32), low_pass)) for p in pictures])
-    return thumbs, np.stack([np.asarray(p.resize((16, 16), low_pass)) for p in pictures])
+    return thumbs, np.stack([np.asarray(p.resize((16, 16), low_pass)) for p in pictures]), np.arange(len(pixels))
 
 
 @pytest.mark.parametrize("seed", range(3))

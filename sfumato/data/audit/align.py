@@ -12,8 +12,10 @@ CLIPPED = (2.0, 253.0)  # levels beyond which a place says nothing of contrast
 RIDGE = 25.0  # levels squared: contrasts below five levels are not stretched to fit
 SHARP = (-1.5, 1.0)  # most that edges may be sharpened and softened
 SOFTEN = 0.5  # pixels: blur of both before they are compared
+MISPLACED = 0.1  # pixels: what registration may be off at a place, which shows at edges and is no changed detail
 GREY = 4.0  # levels: a picture whose colours differ less from grey than this has none
-COARSE, FINE = (1.0, 4), ((1.0, 3), (0.6, 2))  # (blur in pixels, Gauss-Newton steps) at half and at full size
+FINE = ((1.0, 3), (0.6, 2))  # blur in pixels, Gauss-Newton steps
+HOLD = 0.02  # of the contrast squared: what a step costs per unit of move
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Match:
     """Per pair, tensors [P]; 0 in the first three is a perfect match. Levels are 0 ... 255."""
 
     shape: Tensor  # rms difference of the slightly blurred grey thumbnails, as a share of their contrast
-    detail: Tensor  # greatest mean difference over 3x3 places of the grey thumbnails, levels
+    detail: Tensor  # greatest mean difference over 3x3 places of the grey thumbnails, beyond MISPLACED, levels
     mean: Tensor  # mean absolute difference over all places, levels: resampling leaves some everywhere
     colour: Tensor  # the same of the colours less their mean of red, green and blue; 0 where one picture has none
     overlap: Tensor  # share of the second picture that the first covers
@@ -58,53 +60,82 @@ def warp(x: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False), (places.abs() <= 1).all(1)
 
 
-def _steps(first: Tensor, second: Tensor, affine: Tensor, n: int) -> Tensor:
-    """n Gauss-Newton steps of affine so that second = gain * first(affine(place)) + offset, in least squares.
-
-    With second's slope s, gain * first(affine(place + d)) is gain * first(affine(place)) + s . d for a small affine
-    move d(place): linear in (gain, offset, d), eight unknowns (Lucas and Kanade 1981; Baker and Matthews 2004).
-    """
+def _columns(second: Tensor) -> tuple[Tensor, Tensor]:
+    """What a step is made of [P, 8, S * S]: six slopes, a place for what is seen, ones; and what holds it back [P, 8, 8]."""
     side = second.shape[-1]
     pad = F.pad(second, (1, 1, 1, 1), mode="replicate")
     across, down = pad[:, :, 1:-1, 2:] - pad[:, :, 1:-1, :-2], pad[:, :, 2:, 1:-1] - pad[:, :, :-2, 1:-1]
-    grid = _grid(side)
-    slopes = torch.cat([across.flatten(2) * grid, down.flatten(2) * grid], 1) * (side / 4)  # per unit of -1 ... 1
-    goal = second.flatten(1)
+    grid = _grid(side) * (side / 4)  # per unit of -1 ... 1
+    columns = torch.ones(len(second), 8, side * side)
+    columns[:, :3] = across.flatten(2) * grid
+    columns[:, 3:6] = down.flatten(2) * grid
     # held back where the picture is flat and says nothing of its place
-    hold = torch.zeros(len(goal), 8) + 1e-2
-    hold[:, :6] = (goal.var(1, keepdim=True) + 1.0) * side * side * 0.02
-    for _ in range(n):
-        seen, inside = warp(first, affine)
-        seen = seen.flatten(2)
-        columns = torch.cat([slopes, seen, torch.ones_like(seen)], 1)
-        weighed = columns * inside[:, None]
-        normal = weighed @ columns.transpose(1, 2) + torch.diag_embed(hold)
-        answer = torch.linalg.solve(normal, weighed @ goal[:, :, None])[:, :6, 0].reshape(-1, 2, 3)
-        move = torch.eye(3).repeat(len(goal), 1, 1)
-        move[:, :2] += answer.clamp(-0.12, 0.12)
-        affine = affine @ move
-    return affine
+    hold = torch.full((len(second), 8), 1e-2)
+    hold[:, :6] = (second.flatten(1).var(1, keepdim=True) + 1.0) * side * side * HOLD
+    return columns, torch.diag_embed(hold)
 
 
-def coarse(first: Tensor, second: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
-    """A first registration at half size, and the difference it leaves, as a share of the contrast [P]."""
-    a, b = (blur(F.avg_pool2d(x, 2), COARSE[0]) for x in (first, second))
-    affine = _steps(a, b, affine, COARSE[1])
-    seen, inside = warp(a, affine)
-    expected, _, _ = _like(seen, b, inside)
-    return affine, _rms((expected - b).flatten(1), b.flatten(1), inside.float())
+def _step(
+    columns: Tensor, hold: Tensor, seen: Tensor, inside: Tensor, goal: Tensor, affine: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One Gauss-Newton step of affine so that goal = gain * first(affine(place)) + offset; and its answer [P, 8, 1].
+
+    With the slope s of the second picture, gain * first(affine(place + d)) is gain * first(affine(place)) + s . d for a
+    small affine move d(place): linear in (d, gain, offset), eight unknowns (Lucas and Kanade 1981; Baker and Matthews
+    2004). `seen`: first(affine(place)) [P, 1, S, S]; `inside`: the places that count [P, S * S].
+    """
+    columns[:, 6] = seen.flatten(1)
+    weighed = columns * inside[:, None]
+    answer = torch.linalg.solve(weighed @ columns.transpose(1, 2) + hold, weighed @ goal)
+    move = torch.eye(3).repeat(len(affine), 1, 1)
+    move[:, :2] += answer[:, :6, 0].reshape(-1, 2, 3).clamp(-0.12, 0.12)
+    return affine @ move, answer
+
+
+def register(
+    seen: Tensor, first: Tensor, second: Tensor, affine: Tensor, limits: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step per limit from `seen`, first through affine; pairs that a step leaves too different go no further.
+
+    What is left is foretold from the slopes: the greatest difference at a place beyond the mean one, in levels. Returns
+    the numbers of the pairs that stay [K], their affine [K, 2, 3] and what the last step leaves [K].
+    """
+    kept, left, side = torch.arange(len(first)), torch.zeros(len(first)), first.shape[-1]
+    for k, limit in enumerate(limits):
+        if not len(kept):
+            break
+        if k:
+            seen, _ = warp(first[kept], affine)
+        inside = _inner(_within(affine, side, 1 - 1.5 / side), side)  # blurred from one side only at the rim of either
+        columns, hold = _columns(second[kept])
+        goal = second[kept].flatten(1)[:, :, None]
+        affine, answer = _step(columns, hold, seen, inside, goal, affine)
+        left = (goal - columns.transpose(1, 2) @ answer)[:, :, 0].abs() * inside
+        left = left.amax(1) - left.mean(1)
+        good = left <= limit
+        kept, affine, left = kept[good], affine[good], left[good]
+    return kept, affine, left
 
 
 def fine(first: Tensor, second: Tensor, affine: Tensor) -> Tensor:
     """A registration made exact at full size, from one that is near."""
     for sigma, n in FINE:
-        affine = _steps(blur(first, sigma), blur(second, sigma), affine, n)
+        a, b = blur(first, sigma), blur(second, sigma)
+        columns, hold = _columns(b)
+        for _ in range(n):
+            affine, _ = _step(columns, hold, *warp(a, affine), b.flatten(1)[:, :, None], affine)
     return affine
 
 
 def _edge(x: Tensor) -> Tensor:
     """Blurred less itself: what a picture gains or loses when its sharpness changes."""
     return blur(x, 0.7) - x
+
+
+def _slope(x: Tensor) -> Tensor:
+    """Levels per pixel of float [P, 1, H, W], by central differences."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return torch.hypot(x[:, :, 1:-1, 2:] - x[:, :, 1:-1, :-2], x[:, :, 2:, 1:-1] - x[:, :, :-2, 1:-1]) / 2
 
 
 def _like(seen: Tensor, second: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,7 +193,7 @@ def compare(first: Tensor, second: Tensor, colours: tuple[Tensor, Tensor], affin
     mask = _inner(inside & _within(affine, side, 1 - 1.5 / side), side)
     left = (expected - second) * mask.reshape(-1, 1, side, side)
     shape = _rms(left.flatten(1), second.flatten(1), mask)
-    detail = F.avg_pool2d(left, 3, 1).abs().flatten(1).amax(1)
+    detail = (F.avg_pool2d(left, 3, 1).abs() - MISPLACED * F.avg_pool2d(_slope(expected), 3, 1)).flatten(1).amax(1)
     mean = left.abs().flatten(1).sum(1) / mask.sum(1).clamp_min(1)
     chroma = [c - c.mean(1, keepdim=True) for c in colours]
     grey = torch.stack([c.abs().flatten(1).amax(1) < GREY for c in chroma], 1)

@@ -25,8 +25,6 @@ FLAT = 16  # levels: as near as this to the median counts as the same colour
 ROW = np.dtype(
     [
         ("read", "?"),
-        ("thumb", "u1", (32, 32)),
-        ("colour", "u1", (16, 16, 3)),
         ("width", "u4"),
         ("height", "u4"),
         ("mode", "S8"),
@@ -38,17 +36,23 @@ ROW = np.dtype(
         ("clipped", "f4"),
         ("sharpness", "f4"),
         ("detail", "f4"),
+        ("spread", "f4"),
     ]
 )
+PICTURE = np.dtype([("thumb", "u1", (32, 32)), ("colour", "u1", (16, 16, 3))])
 
 _big = Lock()  # pictures over WORK_PIXELS are decoded one at a time, so that threads do not add up their memory
 
 
 @dataclass(frozen=True)
 class Look:
-    """`row`: one value of ROW; `claim`: what the file declares of AI. `reason`: why the picture cannot be read."""
+    """`row`: one value of ROW; `picture`: one of PICTURE; `claim`: what the file declares of AI.
+
+    `reason`: why the picture cannot be read.
+    """
 
     row: np.void | None = None
+    picture: np.void | None = None
     claim: Claim | None = None
     reason: str = ""
 
@@ -56,12 +60,12 @@ class Look:
 def look(data: bytes) -> Look:
     """Everything an audit needs of one picture file; never raises for what is in the bytes."""
     try:
-        return Look(_row(data), claim(data))
+        return Look(*_row(data), claim(data))
     except Unusable as reason:
         return Look(reason=str(reason))
 
 
-def _row(data: bytes) -> np.void:
+def _row(data: bytes) -> tuple[np.void, np.void]:
     with _opened(data) as picture:
         try:
             if picture.width * picture.height <= WORK_PIXELS:
@@ -81,8 +85,8 @@ def _opened(data: bytes) -> Image.Image:
     return picture
 
 
-def _measure(picture: Image.Image, data: bytes) -> np.void:
-    row = np.zeros((), ROW)
+def _measure(picture: Image.Image, data: bytes) -> tuple[np.void, np.void]:
+    row, seen = np.zeros((), ROW), np.zeros((), PICTURE)
     mode, size = picture.mode, picture.size
     work = _work(picture)
     row["alpha"] = work.has_transparency_data and work.convert("RGBA").getchannel("A").getextrema()[0] < 255
@@ -98,16 +102,17 @@ def _measure(picture: Image.Image, data: bytes) -> np.void:
     factor = max(1, min(rgb.size) // SMALL)
     small = rgb.reduce(factor) if factor > 1 else rgb
     grey = small.convert("L")
-    row["thumb"] = np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR))  # a box would alias
-    row["colour"] = np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
+    seen["thumb"] = np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR))  # a box would alias
+    seen["colour"] = np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
     histograms = np.asarray(small.histogram(), np.int64).reshape(3, 256)
     luma = np.asarray(grey.histogram(), np.int64)
     for name, level in zip(LEVELS, np.searchsorted(luma.cumsum(), np.array(SHARES) * luma.sum()), strict=True):
         row[name] = level
     row["flat"] = min(_near_median(h) for h in histograms)
     row["clipped"] = luma[250:].sum() / luma.sum()
-    row["sharpness"], row["detail"] = sharpness(rgb, np.asarray(grey)), detail(row["thumb"])
-    return row[()]
+    row["sharpness"], row["detail"] = sharpness(rgb, np.asarray(grey)), detail(seen["thumb"])
+    row["spread"] = seen["thumb"].reshape(8, 4, 8, 4).mean((1, 3)).std()
+    return row[()], seen[()]
 
 
 def _work(picture: Image.Image) -> Image.Image:

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sfumato.data.audit.pool import on_every_core
+from sfumato.data.audit.table import Column
+
 LEAST = 50  # pictures: in smaller sets nothing is unlike "the rest"
 REFERENCE = 4096  # pictures, spread over the set, that distances are taken to
 SHARE = 0.05  # of them that a picture is compared with: outliers fewer than this are no company for each other
 BULK, LIMIT = 0.75, 4.6  # an outlier is LIMIT times as far away as this share of the set reaches
-BLOCK = 2048
+BLOCK = 512
 NAMES = (
     "brightness", "contrast", "darkest parts", "lightest parts", "red to green", "yellow to blue", "spread of red to green",
     "spread of yellow to blue", "saturation", "share without edges", "strong edges", "edges across to edges down",
@@ -32,24 +35,19 @@ class Outlier:
     evidence: str
 
 
-def outliers(thumbs: np.ndarray, colours: np.ndarray) -> list[Outlier]:
-    """Pictures far from the rest; rows of `thumbs` uint8 [N, 32, 32] grey and `colours` uint8 [N, 16, 16, 3].
+def outliers(thumbs: Column | np.ndarray, colours: Column | np.ndarray, rows: np.ndarray) -> list[Outlier]:
+    """Pictures far from the rest of `rows` [N], of `thumbs` uint8 [-, 32, 32] grey and `colours` uint8 [-, 16, 16, 3].
 
     The distance of a picture is its mean distance to the nearest 5 % of the set in standardised features (NAMES:
     median 0, interquartile range 1.35). Its score is that distance divided by the third quartile of all distances, so
     a quarter of the set may be faulty without moving the scale; outliers are those with scores above LIMIT.
     """
-    if len(thumbs) < LEAST:
+    if len(rows) < LEAST:
         return []
-    with torch.inference_mode():
-        values = torch.cat(
-            [
-                features(torch.from_numpy(thumbs[i : i + BLOCK]), torch.from_numpy(colours[i : i + BLOCK]))
-                for i in range(0, len(thumbs), BLOCK)
-            ]
-        )
-        standard = _standardise(values)
-        distance = _distances(standard)
+    blocks = np.split(rows, range(BLOCK, len(rows), BLOCK))
+    values = on_every_core(lambda b: features(torch.from_numpy(thumbs[b]), torch.from_numpy(colours[b])), blocks)
+    standard = _standardise(torch.cat(values))
+    distance = _distances(standard)
     score = distance / torch.quantile(distance, BULK).clamp_min(1e-6)
     found = (score > LIMIT).nonzero()[:, 0].tolist()
     return [Outlier(k, float(score[k]), LIMIT, _told(standard[k], float(score[k]))) for k in found]
@@ -95,11 +93,11 @@ def _distances(standard: Tensor) -> Tensor:
     """Mean distance of every row to its nearest SHARE of the reference rows [N]."""
     reference = standard[:: max(1, -(-len(standard) // REFERENCE))]
     near = max(5, round(SHARE * len(reference))) + 1  # and one for itself
-    found = []
-    for i in range(0, len(standard), BLOCK):
-        away = torch.cdist(standard[i : i + BLOCK], reference)
-        found.append(away.topk(near, 1, largest=False).values[:, 1:].mean(1))
-    return torch.cat(found)
+
+    def block(rows: Tensor) -> Tensor:
+        return torch.cdist(rows, reference).topk(near, 1, largest=False).values[:, 1:].mean(1)
+
+    return torch.cat(on_every_core(block, standard.split(BLOCK)))
 
 
 def _told(standard: Tensor, score: float) -> str:

@@ -15,7 +15,7 @@ DARK_P99 = 60  # levels: not even the lightest hundredth is lighter
 DARK_P999 = 110  # nor are there lamps, as in a picture of a night
 LIGHT_P01 = 170  # levels: not even the darkest hundredth is darker
 LIGHT_P001 = 130  # nor are there thin dark lines, as in a drawing
-SOFT = 0.30  # the steepest step of an edge as a share of its rise
+SOFT, SOFT_SHARE, SOFT_LEAST = 0.30, 0.36, 0.20  # steepest step of an edge as a share of its rise; of the set's median
 DETAIL = 3.0  # levels beyond a smooth slope
 ASPECT = 2.8
 TINY_SHARE, TINY_LEAST, TINY_MOST = 1 / 8, 16, 64
@@ -27,6 +27,7 @@ def faults(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
     long = np.maximum(rows["width"], rows["height"]) / np.maximum(sides, 1)
     middle = float(np.median(sides))
     least = min(middle / 2, min(max(middle * TINY_SHARE, TINY_LEAST), TINY_MOST))
+    soft = _soft(rows["sharpness"])
     widest = max(ASPECT, 2 * float(np.median(long)))
     for k, key in enumerate(keys):
         row = rows[k]
@@ -50,17 +51,21 @@ def faults(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
         tone = _tone(row)
         if tone is not None:
             yield Finding(tone[0], (key,), tone[1], "warning", "quarantine")
-        if tone is None and 0 <= row["sharpness"] < SOFT:
-            told = (
-                f"the steepest edges take {1 / row['sharpness']:.1f} pixels to rise, sharp ones at most {1 / SOFT:.1f}"
-            )
+        if tone is None and 0 <= row["sharpness"] < soft:
+            told = f"the steepest edges take {1 / row['sharpness']:.1f} pixels to rise (limit {1 / soft:.1f})"
             yield Finding("blurred", (key,), told, "warning", "quarantine")
         if row["alpha"]:
             yield Finding("alpha", (key,), "see-through pixels; training sees them on white", "warning", "convert")
 
 
+def _soft(sharpness: np.ndarray) -> float:
+    """The sharpness under which a picture of this set is blurred: photographs are softer than drawings."""
+    judged = sharpness[sharpness >= 0]
+    return min(SOFT, max(SOFT_LEAST, SOFT_SHARE * float(np.median(judged)))) if len(judged) else SOFT
+
+
 def _tone(row: np.void) -> tuple[str, str] | None:
-    if row["flat"] >= BLANK_FLAT and _parts(row["thumb"]).std() < BLANK_SPREAD:
+    if row["flat"] >= BLANK_FLAT and row["spread"] < BLANK_SPREAD:
         return "blank", f"{row['flat']:.1%} of the pixels have one colour"
     if row["p99"] <= DARK_P99 and row["p999"] <= DARK_P999:
         return "dark", f"99 % of the pixels are no lighter than {row['p99']} of 255"
@@ -69,11 +74,6 @@ def _tone(row: np.void) -> tuple[str, str] | None:
     if row["detail"] < DETAIL:
         return "low_information", f"nothing but a smooth surface: {row['detail']:.1f} levels of detail"
     return None
-
-
-def _parts(thumb: np.ndarray) -> np.ndarray:
-    """Means of 8x8 parts."""
-    return thumb.reshape(8, 4, 8, 4).mean((1, 3))
 
 
 def modes(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:

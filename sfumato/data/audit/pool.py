@@ -5,8 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import torch
 
 AHEAD = 64  # results a reader may be ahead of the one who takes them
 
@@ -72,3 +75,17 @@ def each(n: int, work: Callable[[int], Any], workers: int, seconds: float, late:
                 results.get_nowait()
             except queue.Empty:
                 break
+
+
+def on_every_core(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """[work(item), ...] in order, by as many threads as torch may use, each of whose tensors are worked on by one.
+
+    Small tensors gain little from two threads within an operation, and much from two blocks at a time.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "audit", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        return list(pool.map(torch.inference_mode()(work), items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -15,10 +15,11 @@ from sfumato.data.audit import pictures, whole, words
 from sfumato.data.audit.declared import Claim
 from sfumato.data.audit.finding import Audit, Finding
 from sfumato.data.audit.listing import Listing, open_listing
-from sfumato.data.audit.look import ROW, Look, look
+from sfumato.data.audit.look import PICTURE, ROW, Look, look
 from sfumato.data.audit.near import near_duplicates
 from sfumato.data.audit.outliers import outliers
 from sfumato.data.audit.pool import each
+from sfumato.data.audit.table import Column, Table
 from sfumato.data.order import split
 from sfumato.data.picture import Unusable
 
@@ -29,15 +30,16 @@ Progress = Callable[[int, int, str], None]
 def audit(source: str, progress: Progress | None = None, text: int | None = None) -> Audit:
     """Look at every picture of `source` once and say what harms training.
 
-    About 2 kB are kept per picture, so 200,000 pictures need 400 MB. `progress(done, total, what)` is called as the
-    work goes on. `text`: look for text and watermarks too, in so many pictures spread over the set (0: in all), about a
-    second each. Raises SfumatoError when the source cannot be read at all, or text cannot for want of the extra `ocr`.
+    Thumbnails, about 2 kB per picture, lie in a file without a name that goes when the audit ends. `progress(done,
+    total, what)` is called as the work goes on. `text`: look for text and watermarks too, in so many pictures spread
+    over the set (0: in all), about a second each. Raises SfumatoError when the source cannot be read at all, when there
+    is no place for the thumbnails, or text cannot be read for want of the extra `ocr`.
     """
     read = None if text is None else words.make_reader()
     listing = open_listing(source)
     progress = progress or (lambda done, total, what: None)
-    rows, claims, reasons = scan(listing, progress)
-    found = _judge(listing, rows, claims, reasons)
+    rows, table, claims, reasons = scan(listing, progress)
+    found = _judge(listing, rows, table, claims, reasons)
     if read is None:
         return found
     some = words.spread(np.flatnonzero(rows["read"]).tolist(), text)
@@ -51,10 +53,10 @@ def _text(listing: Listing, rows: list[int], read: words.Reader, progress: Progr
             yield Finding("text_or_watermark", (listing.keys[row],), words.told(seen), "warning", "review")
 
 
-def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, dict[int, Claim], dict[int, str]]:
-    """One look at every picture, on every core -> (ROW [N], claims by row, reasons by unread row)."""
+def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, Table, dict[int, Claim], dict[int, str]]:
+    """One look at every picture, on every core -> (ROW [N], table of PICTURE, claims by row, reasons by unread row)."""
     total = len(listing.keys)
-    rows = np.zeros(total, ROW)
+    rows, table = np.zeros(total, ROW), Table(PICTURE)
     claims: dict[int, Claim] = {}
     reasons: dict[int, str] = {}
 
@@ -73,28 +75,31 @@ def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, dict[int, Cl
             if seen.row is None:
                 reasons[row] = seen.reason
             else:
-                rows[row] = seen.row
+                rows[row], table[row] = seen.row, seen.picture
             if seen.claim is not None:
                 claims[row] = seen.claim
             progress(done, total, "looking at pictures")
     for row in listing.declared:
         claims.setdefault(row, Claim(True, "the metadata say so"))
-    return rows, claims, reasons
+    return rows, table, claims, reasons
 
 
-def _judge(listing: Listing, rows: np.ndarray, claims: dict[int, Claim], reasons: dict[int, str]) -> Audit:
+def _judge(
+    listing: Listing, rows: np.ndarray, table: Table, claims: dict[int, Claim], reasons: dict[int, str]
+) -> Audit:
     good = np.flatnonzero(rows["read"])
     keys = [listing.keys[k] for k in good]
-    seen = rows[good]
+    seen = rows if len(good) == len(rows) else rows[good]
+    thumbs, colours = table.column("thumb"), table.column("colour")
     findings = [Finding("corrupt", (name,), why, "error", "quarantine") for name, why in listing.skipped.items()]
     findings += [
         Finding("corrupt", (listing.keys[k],), why, "error", "quarantine") for k, why in sorted(reasons.items())
     ]
     if len(good):
-        findings += _copies(keys, seen)
+        findings += _copies(keys, seen, good, (thumbs, colours))
         findings += [
             Finding("outlier", (keys[found.row],), found.evidence, "warning", "review")
-            for found in outliers(seen["thumb"], seen["colour"])
+            for found in outliers(thumbs, colours, good)
         ]
         findings += pictures.faults(keys, seen)
         findings += pictures.modes(keys, seen)
@@ -117,7 +122,8 @@ def _judge(listing: Listing, rows: np.ndarray, claims: dict[int, Claim], reasons
     return Audit(listing.name, len(good), tuple(findings), counted, told, len(made) / len(good) if len(good) else 0.0)
 
 
-def _copies(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
+def _copies(keys: list[str], rows: np.ndarray, good: np.ndarray, shown: tuple[Column, Column]) -> Iterator[Finding]:
+    """`good`: the number of each row in the columns `shown`, thumbnails and colours."""
     held_out = set(split(keys)[1].tolist())
     area = rows["width"].astype(np.int64) * rows["height"]
 
@@ -132,7 +138,7 @@ def _copies(keys: list[str], rows: np.ndarray) -> Iterator[Finding]:
         yield found("exact_duplicate", group, evidence, "error")
     first = np.flatnonzero(same == np.arange(len(keys)))  # one of each: exact copies are told of already
     aspect = (rows["width"] / np.maximum(rows["height"], 1))[first]
-    for near in near_duplicates(rows["thumb"][first], rows["colour"][first], aspect):
+    for near in near_duplicates(*shown, aspect, good[first]):
         group = sorted((int(first[k]) for k in near.rows), key=lambda k: (-area[k], keys[k]))
         yield found("near_duplicate", group, near.evidence, "warning")
 

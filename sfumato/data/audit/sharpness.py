@@ -21,7 +21,10 @@ def sharpness(picture: Image.Image, small: np.ndarray) -> float:
     count, so plain backgrounds do not lower it, and one sharp part before a soft background is enough.
     -1 where there is no edge to judge by.
     """
-    found = [_edges(lines) for part in _parts(picture, small) for lines in (part, part.swapaxes(-1, -2))]
+    parts = _parts(picture, small)
+    turned = parts.swapaxes(-1, -2)
+    square = parts.shape[-1] == parts.shape[-2]
+    found = [_edges(lines) for lines in ([np.concatenate([parts, turned])] if square else [parts, turned])]
     rises, shares = (np.concatenate(x) for x in zip(*found, strict=True))
     if not len(rises):
         return -1.0
@@ -29,12 +32,12 @@ def sharpness(picture: Image.Image, small: np.ndarray) -> float:
     return float(strong[int(0.9 * (len(strong) - 1))])
 
 
-def _parts(picture: Image.Image, small: np.ndarray) -> list[np.ndarray]:
+def _parts(picture: Image.Image, small: np.ndarray) -> np.ndarray:
     """The whole of a small picture, [1, H, W]; of a large one the tiles with the most edges, [TILES, TILE, TILE]."""
     width, height = picture.size
     columns, rows = width // TILE, height // TILE
     if columns * rows <= TILES:
-        return [np.asarray(picture.convert("L"))[None]]
+        return np.asarray(picture.convert("L"))[None]
     across = np.linspace(0, small.shape[1], columns + 1).astype(int)[:-1]
     down = np.linspace(0, small.shape[0], rows + 1).astype(int)[:-1]
     values = small.astype(np.int16)
@@ -46,34 +49,28 @@ def _parts(picture: Image.Image, small: np.ndarray) -> list[np.ndarray]:
     for row, column in zip(*np.unravel_index(best, sums.shape), strict=True):
         left, top = column * width // columns, row * height // rows
         tiles.append(np.asarray(picture.crop((left, top, left + TILE, top + TILE)).convert("L")))
-    return [np.stack(tiles)]
+    return np.stack(tiles)
 
 
 def _edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rise within REACH and steepest step as a share of it, where a step along the last axis is the steepest around."""
-    if lines.shape[-1] < 4:
+    """uint8 [..., W] -> rise within REACH and steepest step as a share of it, where a step is the steepest around."""
+    width = lines.shape[-1]
+    if width < 4:
         return np.empty(0), np.empty(0)
-    values = np.ascontiguousarray(lines, np.int16)
-    step = np.abs(values[..., 1:] - values[..., :-1])
-    high, low = np.maximum(values[..., 1:], values[..., :-1]), np.minimum(values[..., 1:], values[..., :-1])
-    high, low = _spread(high, np.maximum), _spread(low, np.minimum)
-    rise = high - low
+    # values and their negatives side by side, so that the greatest of both give the rise; 0 beyond the ends
+    both = np.zeros((2, *lines.shape[:-1], width + 2 * REACH), np.uint8)
+    both[0, ..., REACH:-REACH], both[1, ..., REACH:-REACH] = lines, ~lines
+    pairs = np.maximum(both[..., 1:], both[..., :-1])
+    fours = np.maximum(pairs[..., 2:], pairs[..., :-2])
+    eights = np.maximum(fours[..., 4:], fours[..., :-4])
+    around = np.maximum(eights[..., :-4], fours[..., 8:])  # 2 * REACH + 2 values
+    pairs = pairs[..., REACH:-REACH]
+    rise, step = around[0] - ~around[1], pairs[0] - ~pairs[1]
     peak = (rise >= RISE) & (step > 0)
     peak[..., 1:] &= step[..., 1:] >= step[..., :-1]
     peak[..., :-1] &= step[..., :-1] >= step[..., 1:]
     rise, step = rise[peak], step[peak]
     return rise, step / rise
-
-
-def _spread(values: np.ndarray, pick: np.ufunc) -> np.ndarray:
-    """The largest (or smallest) value within REACH to both sides, along the last axis."""
-    out = values
-    for shift in (1, 2, REACH - 3):  # 1 + 2 + 2: each round widens what the last one saw
-        wider = out.copy()
-        pick(wider[..., shift:], out[..., :-shift], out=wider[..., shift:])
-        pick(wider[..., :-shift], out[..., shift:], out=wider[..., :-shift])
-        out = wider
-    return out
 
 
 @lru_cache(maxsize=1)
@@ -85,9 +82,9 @@ def _smooth_surfaces() -> np.ndarray:
     return np.linalg.qr(np.stack(powers, 1))[0].astype(np.float32)
 
 
-def detail(thumb: np.ndarray) -> float:
-    """Root mean square in levels of what is left of a thumbnail, uint8 [32, 32], when the best cubic surface is taken away."""
-    values = thumb.astype(np.float32).ravel()
+def detail(thumbs: np.ndarray) -> np.ndarray:
+    """Root mean square in levels of what is left of thumbnails, uint8 [..., 32, 32], without the best cubic surface."""
+    values = thumbs.reshape(*thumbs.shape[:-2], -1).astype(np.float32)
     basis = _smooth_surfaces()
-    rest = values - basis @ (values @ basis)
-    return float(np.sqrt(rest @ rest / len(rest)))
+    rest = values - values @ basis @ basis.T
+    return np.sqrt(np.square(rest).mean(-1))

@@ -33,13 +33,14 @@ _JUNK = re.compile(
 
 def exact_duplicates(rows: np.ndarray) -> Iterator[tuple[list[int], str]]:
     """Groups of row numbers with the same pixels, and what is the same."""
-    groups = defaultdict(list)
-    for k, digest in enumerate(rows["pixels"]):
-        groups[digest.tobytes()].append(k)
-    for group in groups.values():
-        if len(group) > 1:
-            same = len({rows["file"][k].tobytes() for k in group}) == 1
-            yield group, "the same file, byte for byte" if same else "the same pixels, saved differently"
+    digests = np.ascontiguousarray(rows["pixels"]).view(">u8").reshape(-1, 2)
+    order = np.lexsort(digests.T)
+    starts = np.flatnonzero(np.r_[True, (np.diff(digests[order], axis=0) != 0).any(1)])
+    sizes = np.diff(np.r_[starts, len(order)])
+    groups = [order[start : start + n].tolist() for start, n in zip(starts, sizes, strict=True) if n > 1]
+    for group in sorted(map(sorted, groups)):
+        same = len({rows["file"][k].tobytes() for k in group}) == 1
+        yield group, "the same file, byte for byte" if same else "the same pixels, saved differently"
 
 
 def class_imbalance(counts: dict[str, int]) -> Iterator[Finding]:
