@@ -30,7 +30,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.solver_overhead
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.quality_per_minute
-	$(BIN)/python -m benchmarks.spoilt_pictures
+	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.measure_speed
+	$(BIN)/python -m pip download --quiet --no-deps --dest .venv/peers torch-fidelity==0.4.0
+	$(BIN)/python -m benchmarks.inception_peer .venv/peers/torch_fidelity-0.4.0-py3-none-any.whl
 	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.planted_faults
 	$(BIN)/python -m benchmarks.planted_faults --speed

@@ -17,16 +17,19 @@ from sfumato.core import Cond
 from sfumato.data import Source
 
 MODULES = (
+    "agreement",
     "common",
     "contenders",
     "data_matters",
     "data_tables",
     "import_time",
+    "inception_peer",
+    "measure_speed",
     "peers",
     "quality_per_minute",
+    "rival",
     "solver_overhead",
     "sources",
-    "spoilt_pictures",
     "tables",
     "training_speed",
 )

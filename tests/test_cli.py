@@ -116,7 +116,11 @@ def test_measure_and_doctor_tell(trained: Path, capsys) -> None:
     assert main(["measure", str(trained), "--against", "digits", "--n", "32", "--curve", "--json"]) == 0
     told = last_json(capsys)
     assert {"kid", "fd", "precision", "recall", "n", "features", "floor", "noise", "curve"} <= set(told)
-    assert told["features"].startswith("classifier-digits-8") and told["floor"]["fd"] < told["fd"]
+    assert told["features"].startswith("classifier-digits-8") and told["floor"]["kid"] < told["kid"]
+    assert told["metrics"][0]["name"] == f"kid[{told['features']},n=32,ref=digits/validation]"
+    assert set(told["refused"]) > {"fd", "recall"} and told["fd"] is None  # 32 pictures in 128 dimensions
+    assert "copies" in told["memorisation"]["words"] and told["memorisation"]["n"] == 32
+    assert len(told["classes"]) == 10 and all("would do" in row["note"] for row in told["classes"] if row["n"])
     # as if the run were being trained: a row beyond the newest checkpoint, a checkpoint half written
     with (trained / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 10**6, "seconds": 1, "loss": 1.0, "validation_loss": 1.0}) + "\n")

@@ -157,7 +157,7 @@ def test_scores_come_with_floor_and_noise() -> None:
     assert result["features"] == features.name and not result["notes"]
     assert result["fd"] == pytest.approx(frechet_distance(features(blur(made, 0.5)[:300]), features(reference)))
     few = measure(made[:20], reference, features)
-    assert "so few" in few["notes"][0] and "floor" not in few
+    assert few["fd"] is None and "needs 256 pictures" in few["notes"][0] and "floor" not in few
 
 
 def test_bad_pictures_are_named() -> None:

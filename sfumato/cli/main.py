@@ -68,15 +68,20 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--guidance", type=float, default=1.0, metavar="W", help="classifier-free guidance, 1 = none")
     sample.add_argument("--class", dest="class_name", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")
-    sample.add_argument("--shape", metavar="HxW", help="height and width in pixels (the shape of most pictures)")
+    sample.add_argument("--shape", metavar="WxH", help="width and height in pixels (the shape of most pictures)")
     sample.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
     sample.add_argument("--out", required=True, metavar="FILE.png|DIR", help="one grid, or a folder of single pictures")
 
-    measure = command("measure", "Measure a model against real pictures it has not seen.")
-    measure.add_argument("run", help="run folder or exported .safetensors file")
+    measure = command("measure", "Measure a model, or a set of pictures, against real pictures it has not seen.")
+    measure.add_argument("run", help="run folder, exported .safetensors file, or a set of pictures")
     measure.add_argument("--against", required=True, metavar="SOURCE")
-    measure.add_argument("--n", type=int, default=1000, help="generated pictures (1000)")
+    measure.add_argument("--n", type=int, metavar="N", help="generated pictures (1000), or pictures of the set (all)")
     measure.add_argument("--curve", action="store_true", help="measure the stored averages of the run too")
+    measure.add_argument(
+        "--bits", type=int, nargs="?", const=64, metavar="N", help="bits per dimension of N held-out pictures too (64)"
+    )
+    measure.add_argument("--weights", metavar="FILE.safetensors", help="see through FID's Inception network instead")
+    measure.add_argument("--size", type=int, metavar="N", help="side at which two sets of pictures are compared")
 
     rival = command("compare", "Train diffusion and a GAN, equal weights and equal time, and report who is better at what.")
     rival.add_argument("source", help="a folder, shards, a table, or the name of a set")
@@ -90,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     rival.add_argument("--vae", action="store_true", help="a variational autoencoder as third column")
     rival.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change diffusion's recipe")
     rival.add_argument("--gan", action="append", default=[], metavar="KEY=VALUE", help="change the GAN's, e.g. gamma=0.5")
+
+    trace = command("trace", "Show the training pictures nearest to a picture, and say whether it is a copy.")
+    trace.add_argument("file", help="a single picture, made by a model or not")
+    trace.add_argument("--run", metavar="RUN", help="the run folder, where the picture's mark does not lead to it")
+    trace.add_argument("--out", metavar="FILE.png", help="draw the picture and its neighbours side by side")
 
     doctor = command("doctor", "What this machine can do, and whether a run is healthy.")
     doctor.add_argument("run", nargs="?", help="a run folder")
@@ -105,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         "--licence", metavar="TEXT", help="licence of the data, where the data do not state it; it is kept"
     )
     card.add_argument("--watts", type=float, metavar="W", help="what the machine draws while it trains; it is kept")
+
+    board = command("tensorboard", "Write the curves and previews of a run for TensorBoard.")
+    board.add_argument("run", help="run folder")
+    board.add_argument("--to", metavar="DIR", help="a new folder for the events (RUN/tensorboard)")
 
     audit = command("audit", "What is wrong with a set of pictures, and what would put it right (exit code 1: faults).")
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
@@ -146,6 +160,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.doctor import doctor as found
     elif name == "compare":
         from sfumato.cli.compare import compare as found
+    elif name == "trace":
+        from sfumato.cli.trace import trace as found
+    elif name == "tensorboard":
+        from sfumato.cli.tensorboard import tensorboard as found
     elif name == "card":
         from sfumato.cli.card import card as found
     elif name == "audit":

@@ -33,7 +33,7 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def _check(a: Tensor, b: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def check_features(a: Tensor, b: Tensor, least: int) -> tuple[Tensor, Tensor]:
     for x, who in ((a, "first"), (b, "second")):
         if x.ndim != 2:
             raise SfumatoError(
@@ -58,7 +58,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     a, b: [N, D] and [M, D], N, M >= 2. Raises SfumatoError for other shapes and for values that are not finite.
     """
-    a, b = _check(a, b, 2)
+    a, b = check_features(a, b, 2)
     cov_a, cov_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
     # The symmetric form keeps every eigenvalue real and non-negative even when N < D makes the covariances singular.
     values, vectors = torch.linalg.eigh(cov_a)
@@ -93,7 +93,7 @@ def kid(a: Tensor, b: Tensor) -> Kid:
 
     a, b: [N, D] and [M, D], N, M >= 3. Raises SfumatoError for other shapes and for values that are not finite.
     """
-    a, b = _check(a, b, 3)
+    a, b = check_features(a, b, 3)
     n, m, d = len(a), len(b), a.shape[1]
     own_a, own_b = (_kernel_sums(x, x)[0] - (x.square().sum(1) / d + 1) ** 3 for x in (a, b))
     cross_a, cross_b = _kernel_sums(a, b)
@@ -106,7 +106,7 @@ def kid(a: Tensor, b: Tensor) -> Kid:
     return Kid(float(value), float(variance.sqrt()))
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
     norms = b.square().sum(1)
     for block in _blocks(len(a), len(b)):
         rows = a[block]
@@ -116,7 +116,7 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distance from every row to its k-th nearest other row."""
     out = []
-    for block, d2 in _squared_distances(x, x):
+    for block, d2 in squared_distances(x, x):
         d2[torch.arange(len(d2)), torch.arange(block.start, block.stop)] = -1.0  # the row itself always comes first
         out.append(d2.kthvalue(k + 1, dim=1).values)
     return torch.cat(out)
@@ -132,13 +132,13 @@ def manifold(real: Tensor, fake: Tensor, k: int = 3) -> Manifold:
     real, fake: [N, D] and [M, D], N, M > k. Compare recall only between sets of equal M. Raises SfumatoError for
     other shapes, too few rows and values that are not finite.
     """
-    real, fake = _check(real, fake, k + 1)
+    real, fake = check_features(real, fake, k + 1)
     centre = real.mean(0)  # smaller norms, smaller rounding in the squared distances
     real, fake = real - centre, fake - centre
     real_radii, fake_radii = _radii(real, k), _radii(fake, k)
     balls_hit = torch.zeros(len(fake), dtype=torch.int64)
     recalled = covered = 0
-    for block, d2 in _squared_distances(real, fake):
+    for block, d2 in squared_distances(real, fake):
         inside = d2 <= real_radii[block, None]
         balls_hit += inside.sum(0)
         covered += int(inside.any(1).sum())
@@ -164,7 +164,7 @@ def nearest(generated: Tensor, train: Tensor, k: int = 3) -> tuple[Tensor, Tenso
     """
     if len(train) < k:
         raise SfumatoError(f"{k} nearest training pictures were asked for, but there are only {len(train)}")
-    generated, train = _check(generated.flatten(1), train.flatten(1), 1)
+    generated, train = check_features(generated.flatten(1), train.flatten(1), 1)
     centre = train.mean(0)
-    found = [d2.topk(k, dim=1, largest=False) for _, d2 in _squared_distances(generated - centre, train - centre)]
+    found = [d2.topk(k, dim=1, largest=False) for _, d2 in squared_distances(generated - centre, train - centre)]
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).sqrt().float()

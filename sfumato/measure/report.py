@@ -116,11 +116,11 @@ def _scale(metrics: Mapping[str, Any] | None) -> str:
     share = way(metrics) if metrics else None
     if share is None or metrics is None:
         return ""
-    at = 100 * share
+    at, key = 100 * share, "fd" if metrics.get("fd") is not None else "kid"
     return (
-        f'<div class="scale"><span>pure noise: {number(metrics["noise"]["fd"])}</span>'
-        f"<span>real pictures: {number(metrics['floor']['fd'])}</span>"
-        f'<em style="left: {min(max(at, 9), 91):.1f}%">this model: {number(metrics["fd"])}</em>'
+        f'<div class="scale"><span>pure noise: {number(metrics["noise"].get(key))}</span>'
+        f"<span>real pictures: {number(metrics['floor'].get(key))}</span>"
+        f'<em style="left: {min(max(at, 9), 91):.1f}%">this model: {number(metrics.get(key))}</em>'
         f'<i style="left: {at:.1f}%"></i></div>'
     )
 
@@ -156,27 +156,45 @@ def _curves(report: Report) -> str:
 
 
 def _metrics_table(metrics: Mapping[str, Any] | None) -> str:
+    """Every number with its 95 % interval, beside what real pictures and pure noise get."""
     if not metrics:
         return ""
-    columns = [("this model", metrics)] + [
-        (name, metrics[key]) for key, name in (("floor", "real pictures"), ("noise", "pure noise")) if key in metrics
-    ]
     names = {
         "fd": "Fréchet distance (less is better)",
+        "fd_corrected": "the same, freed of its bias",
         "kid": "kernel distance (less is better)",
         "precision": "precision",
         "recall": "recall",
         "density": "density",
         "coverage": "coverage",
+        "bits": "bits per dimension (less is better)",
     }
     rows = []
-    for key, name in names.items():
-        if key in metrics:
-            error = {id(c): f" ± {number(c['kid_se'])}" for _, c in columns if key == "kid" and "kid_se" in c}
-            rows.append([name, *(number(c.get(key)) + error.get(id(c), "") for _, c in columns)])
+    for row in metrics.get("metrics", ()):
+        key, noise = row["key"], metrics.get("noise", {})
+        real = _between(row["floor"], row["floor_low"], row["floor_high"]) if "floor" in row else "–"
+        rows.append(
+            [names.get(key, key), _between(row["value"], row["low"], row["high"]), real, number(noise.get(key))]
+        )
     against = f", against {metrics['n_reference']:,} pictures" if "n_reference" in metrics else ""
     told = f"Seen through {metrics.get('features', 'an unnamed extractor')}, {metrics.get('n', 0):,} pictures{against}."
-    return page.table(["", *(name for name, _ in columns)], rows) + f'<p class="soft">{text(told)}</p>'
+    table = page.table(["", "this model (95 % interval)", "real pictures", "pure noise"], rows) if rows else ""
+    return table + f'<p class="soft">{text(told)}</p>' + _classes_table(metrics.get("classes", ()))
+
+
+def _between(value: float, low: float, high: float) -> str:
+    return f"{number(value)} ({number(low)} to {number(high)})"
+
+
+def _classes_table(classes: Sequence[Mapping[str, Any]]) -> str:
+    """What every class scores alone; a note where there were too few of it."""
+    rows = []
+    for row in classes:
+        found = {m["key"]: _between(m["value"], m["low"], m["high"]) for m in row["metrics"]}
+        note = [row["note"], "", ""] if "note" in row else [found[key] for key in ("kid", "precision", "recall")]
+        rows.append([row["class"], f"{row['n']:,}", *note])
+    table = page.table(["class", "pictures", "kernel distance", "precision", "recall"], rows) if rows else ""
+    return page.details("Every class alone", table) if rows else ""
 
 
 def _previews(previews: Sequence[tuple[int, Image.Image]]) -> str:

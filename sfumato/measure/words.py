@@ -21,8 +21,8 @@ def way(metrics: Mapping[str, Any]) -> float | None:
     """Place between noise (0) and real pictures (1): log(noise / fd) / log(noise / floor); None where not defined."""
     try:
         noise, floor, here = (float(m["fd"]) for m in (metrics["noise"], metrics["floor"], metrics))
-    except (KeyError, TypeError):
-        return None
+    except (KeyError, TypeError):  # too few pictures for the distance itself, or nothing measured
+        return metrics.get("place")
     if not 0 < floor < noise or not 0 < here < math.inf:
         return None
     return min(1.0, max(0.0, math.log(noise / here) / math.log(noise / floor)))
@@ -127,9 +127,10 @@ def verdict(history: Sequence[Row], metrics: Mapping[str, Any] | None) -> list[s
     if metrics:
         word = level(metrics)
         if word:
+            key, what = ("fd", "Fréchet distance") if metrics.get("fd") is not None else ("kid", "kernel distance")
+            here, floor, noise = (number(m.get(key)) for m in (metrics, metrics["floor"], metrics["noise"]))
             told.append(
-                f"The samples are {word}: Fréchet distance {number(metrics['fd'])}, where real pictures get "
-                f"{number(metrics['floor']['fd'])} and pure noise {number(metrics['noise']['fd'])}."
+                f"The samples are {word}: {what} {here}, where real pictures get {floor} and pure noise {noise}."
             )
         told += _of_the_overlap(metrics)
         told += [f"Mind: {note}." for note in metrics.get("notes", ())]
