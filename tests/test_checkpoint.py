@@ -235,7 +235,8 @@ def test_a_run_describes_itself(tmp_path) -> None:
     run, trainer = begun(tmp_path)
     assert run.recipe() == trainer.recipe and run.budget() == trainer.budget
     described = run.describe()
-    assert described["codec"] == {"channels": 1, "height": 8, "width": 8} and described["classes"] == ["down", "across"]
+    assert described["codec"] == {"channels": 1, "height": 8, "width": 8, "shapes": [[8, 8]]}
+    assert described["classes"] == ["down", "across"]
     assert described["data"]["pictures"] == 64 and described["recipe"]["net"]["widths"] == list(TINY.widths)
     with pytest.raises(SfumatoError, match="already holds a run.*--resume"):
         run.begin(trainer.recipe, SOURCE, trainer.budget, trainer.setting)

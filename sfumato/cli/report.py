@@ -54,7 +54,7 @@ def build_report(run: Run, source: Source, features: Features | None = None) -> 
         metrics=metrics,
         forward=_forward(model, source),
         reverse=_reverse(model),
-        previews=[(int(p.stem), Image.open(p)) for p in _previews(run)],
+        previews=previews(run),
         neighbours=neighbours,
         distance="pixels" if features is None else features.name,
         held_out=held_out,
@@ -65,9 +65,10 @@ def build_report(run: Run, source: Source, features: Features | None = None) -> 
     return write_report(run.path, report)
 
 
-def _previews(run: Run) -> list[Path]:
-    """The sheets named by their step; whatever else lies there is the user's."""
-    return sorted(p for p in (run.path / "previews").glob("*.png") if p.stem.isdecimal())
+def previews(run: Run) -> list[tuple[int, Image.Image]]:
+    """The preview sheets of a run with their steps; whatever else lies there is the user's."""
+    found = sorted(p for p in (run.path / "previews").glob("*.png") if p.stem.isdecimal())
+    return [(int(p.stem), Image.open(p)) for p in found]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from sfumato.cli.console import Line, say
 from sfumato.core import SfumatoError
 from sfumato.measure import grid_image
 from sfumato.tasks import Request, generate, load
+from sfumato.tasks.mark import mark
 from sfumato.train import keep_large_blocks
 
 
@@ -23,19 +24,20 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
         raise SfumatoError(f"--out is a .png file for one grid, or a folder for single pictures, not {out.name!r}")
     model = load(options.run, options.ema)
     if request.shape not in (None, *model.shapes):
-        learned = ", ".join(f"{h}x{w}" for h, w in model.shapes)
-        say(f"this model learned from pictures of {learned} (height x width): others may look worse")
+        learned = ", ".join(f"{w}x{h}" for h, w in model.shapes)
+        say(f"this model learned from pictures of {learned} (width x height): others may look worse")
     line = Line("sampling")
     result = generate(model, request, lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
+    name = Path(options.run).resolve().name
     try:
         if out.suffix:
             out.parent.mkdir(parents=True, exist_ok=True)
-            grid_image(result.images).save(out)
+            grid_image(result.images).save(out, pnginfo=mark(name, request))
         else:
             out.mkdir(parents=True, exist_ok=True)
             for k, image in enumerate(result.images):
-                image.save(out / f"{request.seed}-{k:05d}.png")
+                image.save(out / f"{request.seed}-{k:05d}.png", pnginfo=mark(name, request, k))
     except OSError as error:
         raise SfumatoError(f"cannot write {out}: {error}") from error
     say(f"{request.n} pictures in {result.seconds:.2f} s: {out}")
@@ -48,12 +50,12 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _shape(text: str | None) -> tuple[int, int] | None:
-    """What --shape says, as (height, width)."""
+    """What --shape says, width x height as everything is told, as (height, width)."""
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
+    width, _, height = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise SfumatoError(f"--shape {text!r}: write height x width in pixels, such as 48x64")
+        raise SfumatoError(f"--shape {text!r}: write width x height in pixels, such as 64x48")
     return int(height), int(width)
 
 

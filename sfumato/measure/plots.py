@@ -11,7 +11,9 @@ from typing import Any
 from sfumato.core import SfumatoError
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
-FIRST, SECOND = "#3b82c4", "#d9822b"  # legible on white and on near-black
+COLOURS = ("#3b82c4", "#d9822b", INK, "#3d9970")  # legible on white and on near-black
+
+LEVELS = ("least noise", "little", "much", "most noise")  # quarters of the noise levels, as the log has them
 
 STYLE = {
     "svg.fonttype": "none",
@@ -35,7 +37,7 @@ def line_chart(
     log: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> str:
-    """An SVG string: named lines (x, y), the names of both axes, and horizontal marks with their names.
+    """An SVG string: up to four named lines (x, y), the names of both axes, and horizontal marks with their names.
 
     Values that are not finite leave a gap. Raises SfumatoError when matplotlib is not installed.
     """
@@ -48,7 +50,7 @@ def line_chart(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.3, 2.9), layout="constrained")
         axes = figure.add_subplot()
-        for (name, (x, y)), colour in zip(lines.items(), (FIRST, SECOND, INK), strict=False):
+        for (name, (x, y)), colour in zip(lines.items(), COLOURS[: len(lines)], strict=True):
             axes.plot(
                 x,
                 [v if math.isfinite(v) else math.nan for v in y],
@@ -99,7 +101,7 @@ def _minutes(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The charts that this history allows, as (title, SVG): loss, Fréchet distance, precision and recall."""
+    """The charts that this history allows, as (title, SVG): losses, Fréchet distance, precision and recall."""
 
     def line(key: str) -> tuple[list[float], list[float]]:
         rows = [row for row in history if row.get(key) is not None]
@@ -109,9 +111,19 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | No
         return {name: found for key, name in names.items() if len((found := line(key))[0]) > 1}
 
     out, ends = [], metrics or {}
-    loss = lines({"loss": "training loss", "validation_loss": "validation loss (held-out pictures)"})
+    names = {
+        "loss": "training",
+        "validation_loss": "fixed held-out pairs",
+        "trained_loss": "the same of trained pictures",
+    }
+    loss = lines(names)
     if loss:
         out.append(("Loss", line_chart(loss, ("minutes", "loss"), log=True)))
+    levels = [row for row in history if row.get("validation_levels")]
+    if len(levels) > 1:
+        quarters = zip(LEVELS, zip(*(row["validation_levels"] for row in levels), strict=True), strict=True)
+        told = {name: (_minutes(levels), found) for name, found in quarters}
+        out.append(("Validation loss by noise level", line_chart(told, ("minutes", "loss"), log=True)))
     quality = lines({"fd": "Fréchet distance"})
     if quality:
         marks = {

@@ -31,6 +31,7 @@ from sfumato.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_PAIRS, LEAST_PAIRS = 256, 64
+LEVELS = 4  # of noise, in the log
 DESCRIBED = ("recipe", "data", "codec", "classes", "captions", "budget", "setting", "versions")
 
 
@@ -154,8 +155,12 @@ def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: in
 
 @contextmanager
 def averaged_weights(trainer: Trainer, width: float | None = None) -> Iterator[Denoiser]:
-    """The trainer's denoiser with its weights replaced by their tracked average of this width, for a while."""
-    index = 0 if width is None else trainer.ema.widths.index(width)
+    """The trainer's denoiser with its weights replaced by their tracked average for a while.
+
+    `width`: one that is tracked; None: the tracked one nearest to that which samples are drawn with in the end.
+    """
+    wanted = trainer.recipe.ema.width if width is None else width
+    index = min(range(len(trainer.ema.widths)), key=lambda k: abs(trainer.ema.widths[k] - wanted))
     kept = {k: p.data.clone() for k, p in trainer.weights.items()}
     load_weights(trainer.denoiser, trainer.ema.averages[index])
     trainer.denoiser.eval()
@@ -167,12 +172,11 @@ def averaged_weights(trainer: Trainer, width: float | None = None) -> Iterator[D
 
 
 @torch.no_grad()
-def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
-    """Losses [n] on fixed (x0, eps, t) pairs of held-out pictures with the averaged weights, and their quantiles [n].
+def pair_losses(trainer: Trainer, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses [n] on fixed (x0, eps, t) pairs of these pictures with the averaged weights, and their quantiles [n].
 
     The pairs never change within or between runs on the same data, so differences are the model's.
     """
-    rows = trainer.source.validation_index[:VALIDATION_PAIRS]
     rows = rows.repeat(-(-LEAST_PAIRS // len(rows)))[: max(len(rows), LEAST_PAIRS)]
     n = len(rows)
     u = ((torch.arange(n) * 0.6180339887498949) % 1.0 * n).floor().add(0.5) / n
@@ -183,6 +187,34 @@ def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
             own = Noise([noise.seeds[k] for k in part.tolist()])
             losses[part] = trainer.losses(trainer.look(rows[part]), u[part], own)
     return losses, u
+
+
+def validation_losses(trainer: Trainer) -> tuple[Tensor, Tensor]:
+    """`pair_losses` of the first held-out pictures."""
+    return pair_losses(trainer, trainer.source.validation_index[:VALIDATION_PAIRS])
+
+
+def _row(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """A row of the log; `validation_levels` are means over a quarter of the noise levels each, the least noise first.
+
+    The loss on the same pairs of pictures that were trained on falls below that of held-out ones where pictures are
+    learned by heart (cf. Bonnaire et al. 2025, arXiv 2505.17638).
+    """
+    index = trainer.source.train_index
+    validation, u = validation_losses(trainer)
+    trained, _ = pair_losses(
+        trainer, index[torch.linspace(0, len(index) - 1, min(VALIDATION_PAIRS, len(index))).long()]
+    )
+    level = (u * LEVELS).long()
+    return {
+        "step": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "images": progress.images,
+        "loss": trainer.mean_loss(),
+        "validation_loss": validation.mean().item(),
+        "validation_levels": [validation[level == k].mean().item() for k in range(LEVELS)],
+        "trained_loss": trained.mean().item(),
+    }
 
 
 @dataclass(frozen=True)
@@ -223,14 +255,7 @@ def fit(
         for progress in trainer.steps():
             row = None
             if int(progress.share * reports) > int(before * reports) or progress.share >= 1:
-                validation, _ = validation_losses(trainer)
-                row = {
-                    "step": progress.step,
-                    "seconds": round(progress.seconds, 3),
-                    "images": progress.images,
-                    "loss": trainer.mean_loss(),
-                    "validation_loss": validation.mean().item(),
-                }
+                row = _row(trainer, progress)
                 with (run.path / "log.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
             if int(progress.share * stored) > int(before * stored):

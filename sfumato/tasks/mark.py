@@ -1,0 +1,34 @@
+"""The mark in every picture file that we write: that a model made it, which one, and what was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL.PngImagePlugin import PngInfo
+
+from sfumato.data.audit.declared import MARK, read_marks
+from sfumato.tasks.generate import Request
+
+
+def mark(model: str, request: Request, number: int | None = None) -> PngInfo:
+    """The text chunk of a PNG: the model's name (no path: files are shared), the request, and the picture's number.
+
+    Without a number the file is a sheet of all `request.n` pictures.
+    """
+    asked = {k: v for k, v in dataclasses.asdict(request).items() if v is not None}
+    told = {"ai_made": True, "model": model, "request": asked} | ({} if number is None else {"picture": number})
+    info = PngInfo()
+    info.add_text(MARK, json.dumps(told))
+    return info
+
+
+def read_mark(path: Path) -> dict[str, Any] | None:
+    """What `mark` wrote into this file; None where there is nothing of the kind. Raises OSError for no such file."""
+    try:
+        told = json.loads(read_marks(path.read_bytes()).texts.get(MARK, ""))
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
