@@ -13,8 +13,8 @@ from sfumato.data.audit.table import Column, Table
 
 FLAT = 4.0  # levels: a picture with less contrast than this shows nothing to compare
 NEAREST, LOOSE = 32, 0.82  # first search: neighbours kept per picture, least correlation of 8x8 pictures
-KEPT, TIGHT = 8, 0.9  # second search: the same, of 16x16 pictures over all parts
-LEFT = (45.0, 30.0, 24.0)  # third: levels that each step of registration may leave at a place, beyond the mean
+KEPT, TIGHT = 12, 0.86  # second search: the same, of 16x16 pictures over all parts
+LEFT = (60.0, 36.0, 26.0)  # third: levels that each step of registration may leave at a place, beyond the mean
 CELL, PROBED = 512, 12  # first search: pictures per cell, about; cells with the nearest centres that are searched
 BLOCK, ASKING = 256, 512  # pictures worked on at a time: what fits a cache; what asks the index at once
 # parts of a picture that are looked for in the others: scale and shift across, scale and shift down
@@ -26,6 +26,7 @@ PARTS = (
     (MOST, LEAST),
     (LEAST, MOST),
     *((x, y) for x in SPANS for y in SPANS),
+    ((1.08, 0.0), (1.08, 0.0)),  # the whole, about, for one that is a part itself
 )
 FEW = 4  # of them are used in the first search
 HALF = np.dtype([("half", "u1", (16, 16))])
@@ -34,6 +35,7 @@ HALF = np.dtype([("half", "u1", (16, 16))])
 def candidates(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs worth comparing: numbers within `rows`, int64 [P] twice, and the affine [P, 2, 3] that about lays one on one.
 
+    A pair may come twice, the other way round: a part is easier found in the whole, clipped light in unclipped.
     Each picture is compared at 8x8 with those of the PROBED cells nearest to it, its NEAREST at 16x16 over all PARTS,
     the KEPT best of them by a few steps of registration: the work per picture does not grow with their number, but for
     the choice of cells (one centre per CELL pictures).
@@ -41,7 +43,7 @@ def candidates(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Tensor, T
     halves, index = _read(thumbs, rows)
     few, guesses = _guesses(FEW), _guesses(len(PARTS))
 
-    def search(start: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def search(start: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         here = torch.arange(start, min(start + ASKING, len(rows)))
         asking = torch.from_numpy(halves[here.numpy()])[:, None].float()
         looks = F.avg_pool2d(_looks(align.blur(asking, 0.5), few), 2)
@@ -49,7 +51,8 @@ def candidates(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Tensor, T
         return [_alike(halves, guesses, *block) for block in zip(*(part.split(BLOCK) for part in parts), strict=True)]
 
     found = [block for several in on_every_core(search, range(0, len(rows), ASKING)) for block in several]
-    return _once(*(torch.cat(part) for part in zip(*found, strict=True)))
+    first, second, affine = (torch.cat(part) for part in zip(*found, strict=True))
+    return first, second, affine
 
 
 def _read(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Column, _Index]:
@@ -134,8 +137,8 @@ def _centres(vectors: Tensor, n: int, rounds: int = 6) -> Tensor:
 
 def _alike(
     halves: Column, guesses: Tensor, own: Tensor, small: Tensor, rough: Tensor, near: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the neighbours `near` of the pictures `own`: rows first, second [P], affine [P, 2, 3], what one step left."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the neighbours `near` of the pictures `own`: rows first, second [P], affine [P, 2, 3]."""
     at, place = (rough >= LOOSE).nonzero(as_tuple=True)
     others, where = near[at, place].unique(return_inverse=True)
     seen = torch.from_numpy(halves[others.numpy()])[:, None].float()
@@ -148,17 +151,5 @@ def _alike(
     at, place = (close >= TIGHT).nonzero(as_tuple=True)
     column = order[at, place]
     second, which = near[at, column], which[at, column]
-    kept, affine, left = align.register(
-        looks[at, which][:, None], small[at], seen[spot[at, column]], guesses[which], LEFT
-    )
-    return own[at][kept], second[kept], affine, left
-
-
-def _once(first: Tensor, second: Tensor, affine: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A pair found from both sides, once, by the better affine."""
-    low, high = torch.minimum(first, second).numpy(), torch.maximum(first, second).numpy()
-    order = np.lexsort((left.numpy(), high, low))
-    new = np.ones(len(order), bool)
-    new[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
-    best = torch.from_numpy(order[new])
-    return first[best], second[best], affine[best]
+    kept, affine, _ = align.register(looks[at, which][:, None], small[at], seen[spot[at, column]], guesses[which], LEFT)
+    return own[at][kept], second[kept], affine

@@ -60,7 +60,10 @@ def near_duplicates(
     alike = (ratio[first] - ratio[second]).abs() <= np.log(ASPECT)
     blocks = zip(*(t[alike].split(BLOCK) for t in (first, second, guess)), strict=True)
     verified = on_every_core(lambda block: _verify(thumbs, colours, where, *block), blocks)
-    pairs = [pair for several in verified for pair in several]
+    best: dict[tuple[int, int], _Pair] = {}
+    for pair in sorted((p for several in verified for p in several), key=lambda p: p.distance):
+        best.setdefault((min(pair.rows), max(pair.rows)), pair)
+    pairs = list(best.values())
     return [Group([int(shown[r]) for r in rows], told) for rows, told in _groups(_without_doubtful_grey(pairs))]
 
 
