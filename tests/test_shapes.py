@@ -129,7 +129,7 @@ def test_every_picture_lies_in_the_shape_that_cuts_least(opened: data.Source) ->
 
 
 def test_a_batch_of_two_shapes_is_refused(opened: data.Source) -> None:
-    with pytest.raises(SfumatoError, match="one batch holds pictures of one shape; these rows are of 32x24, 24x32"):
+    with pytest.raises(SfumatoError, match="one batch holds pictures of one shape; these rows are of 24x32, 32x24"):
         opened.batch(torch.tensor([0, 1]))
     batch = opened.batch(torch.tensor([0, 4, 0]))
     assert batch.x0.shape == (3, 3, 24, 32)

@@ -77,7 +77,7 @@ def test_both_networks_learn_all_shapes(tmp_path: Path, net: TransformerConfig |
     one = generate(model, Request(n=2, steps=3, shape=(8, 12)))
     assert torch.equal(one.x0, drawn[1].x0[:2]), "picture k of a shape is the same whatever n"
     assert generate(model, Request(n=1, steps=2)).images[0].size == (8, 8)
-    with pytest.raises(SfumatoError, match="multiples of 4 pixels, not 8x10"):
+    with pytest.raises(SfumatoError, match="multiples of 4 pixels, not 10x8"):
         generate(model, Request(n=1, shape=(8, 10)))
 
 
@@ -159,13 +159,13 @@ def test_a_run_says_its_shapes(trained: Path) -> None:
 def test_samples_come_out_in_each_shape(trained: Path, tmp_path: Path, capsys) -> None:
     for shape in ((12, 16), (16, 12)):
         out = tmp_path / f"{shape[0]}"
-        assert told(capsys, "sample", str(trained), "--n", "8", "--shape", "{}x{}".format(*shape), "--out", str(out))
+        assert told(capsys, "sample", str(trained), "--n", "8", "--shape", "{1}x{0}".format(*shape), "--out", str(out))
         pictures = [Image.open(p) for p in sorted(out.iterdir())]
         assert len(pictures) == 8 and {p.size for p in pictures} == {shape[::-1]}
     assert main(["sample", str(trained), "--out", str(tmp_path / "x.png"), "--shape", "12"]) == 2
-    assert "write height x width" in capsys.readouterr().err
+    assert "write width x height" in capsys.readouterr().err
     assert main(["sample", str(trained), "--n", "2", "--out", str(tmp_path / "x.png"), "--shape", "12x12"]) == 0
-    assert "learned from pictures of 12x16, 16x12" in capsys.readouterr().err
+    assert "learned from pictures of 16x12, 12x16" in capsys.readouterr().err
 
 
 def test_doctor_reads_a_run_of_several_shapes(trained: Path, capsys, monkeypatch) -> None:

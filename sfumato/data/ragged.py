@@ -62,8 +62,8 @@ class Ragged:
         """The bucket that all these rows lie in."""
         found = np.unique(self.bucket[index])
         if len(found) > 1:
-            told = ", ".join("{}x{}".format(*self.shapes[k]) for k in found)
-            raise SfumatoError(f"one batch holds pictures of one shape; these rows are of {told} (height x width)")
+            told = ", ".join("{1}x{0}".format(*self.shapes[k]) for k in found)
+            raise SfumatoError(f"one batch holds pictures of one shape; these rows are of {told}")
         return int(found[0]) if len(found) else 0
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:

@@ -47,12 +47,12 @@ class Model:
         multiple = self.denoiser.net.config.multiple
         if min(shape) < 1 or any(side % multiple for side in shape):
             raise SfumatoError(
-                f"this model makes pictures whose sides are multiples of {multiple} pixels, not {shape[0]}x{shape[1]}"
+                f"this model makes pictures whose sides are multiples of {multiple} pixels, not {shape[1]}x{shape[0]}"
             )
         codec = self.codec.sized(*shape)
         if isinstance(codec, StandardCodec) and codec.standard.per == "element" and codec.spec != self.codec.spec:
             raise SfumatoError(
-                f"this model standardises every element of {self.codec.spec[1]}x{self.codec.spec[2]} pictures: "
+                f"this model standardises every element of {self.codec.spec[2]}x{self.codec.spec[1]} pictures: "
                 "it makes no other shape"
             )
         return codec
