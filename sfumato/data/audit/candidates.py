@@ -14,7 +14,7 @@ from sfumato.data.audit.table import Column, Table
 FLAT = 4.0  # levels: a picture with less contrast than this shows nothing to compare
 NEAREST, LOOSE = 32, 0.82  # first search: neighbours kept per picture, least correlation of 8x8 pictures
 KEPT, TIGHT = 12, 0.86  # second search: the same, of 16x16 pictures over all parts
-LEFT = (60.0, 36.0, 26.0)  # third: levels that each step of registration may leave at a place, beyond the mean
+LEFT = (60.0, 34.0, 22.0)  # third: levels that each step of registration may leave at a place, beyond the mean
 CELL, PROBED = 512, 12  # first search: pictures per cell, about; cells with the nearest centres that are searched
 BLOCK, ASKING = 256, 512  # pictures worked on at a time: what fits a cache; what asks the index at once
 # parts of a picture that are looked for in the others: scale and shift across, scale and shift down
