@@ -17,6 +17,7 @@ from benchmarks import common
 NAME = "rival"
 SOURCES = {"fashion-mnist": "grey clothes", "emoji": "colour drawings"}
 SIZE = 32
+CHOOSING = 10  # the seed that the GAN is tuned with
 
 
 def folder_of(order: dict[str, Any]) -> Path:
@@ -61,6 +62,40 @@ def run_one(order: dict[str, Any]) -> dict[str, Any]:
     return {**facts, **arena.outcome(folder), "modes_of_real": told.get("modes_of_real")}
 
 
+def tune_one(order: dict[str, Any]) -> dict[str, Any]:
+    """In this process: the GAN alone, with its recipe changed, on Fashion-MNIST by a seed that enters no comparison."""
+    import time
+    from dataclasses import replace
+
+    import torch
+
+    from benchmarks.contenders import pictures
+    from benchmarks.quality_per_minute import quality, save_grid
+    from sfumato.measure.rival import GanRecipe, GanTrainer, fastest
+    from sfumato.settings import override
+    from sfumato.train import Budget, Setting, keep_large_blocks, pick_recipe
+
+    torch.set_num_threads(order["threads"])
+    keep_large_blocks()
+    source = pictures()
+    weights = sum(p.numel() for p in pick_recipe("default", SIZE).fit_to(source).build().parameters())
+    recipe = replace(override(GanRecipe(), [c for c in order["gan"].split(";") if c]), seed=order["seed"])
+
+    def make(setting: Setting) -> GanTrainer:
+        return GanTrainer(recipe, source, Budget(seconds=60 * order["minutes"]), setting, weights)
+
+    trainer = make(fastest(make, recipe.every))
+    curve, began = [], time.perf_counter()
+    for progress in trainer.steps():
+        if int(progress.share * 4) > len(curve):
+            x = trainer.sample(order["n"], 0)
+            curve.append({"images": progress.images, **quality(x, order["n"]), **trainer.figures()})
+    name = "".join(c if c.isalnum() or c in "-." else "_" for c in order["gan"]) or "default"
+    save_grid(x, Path(order["results"]) / "grids" / f"rival_tune_{name}.png")
+    told = {"gan": order["gan"], "minutes": order["minutes"], "setting": str(trainer.setting), "steps": trainer.step}
+    return {**told, "seconds": time.perf_counter() - began, "curve": curve}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=list(SOURCES))
@@ -72,15 +107,32 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=common.RESULTS)
     parser.add_argument("--work", type=Path, help="where training lies meanwhile (RESULTS/../work/rival)")
+    parser.add_argument(
+        "--tune",
+        nargs="+",
+        metavar="KEY=VALUE;...",
+        help="train the GAN alone, once with each of these changes ('' for none)",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(run_one(json.loads(args.worker))))
+        order = json.loads(args.worker)
+        print(json.dumps(tune_one(order) if "gan" in order else run_one(order)))
         return
     work = (args.work or args.results.parent / "work" / NAME).resolve()
     data = common.read(NAME, args.results) or common.envelope(comparisons=[], commands=[])
     data["commands"] = [*data["commands"], common.command()]
-    for source in args.sources:
+    for changes in args.tune or ():
+        order = {"gan": changes, "minutes": args.minutes, "n": args.n, "threads": args.threads, "seed": CHOOSING}
+        done = common.child(
+            "benchmarks.rival", ["--worker", json.dumps(order | {"results": str(args.results.resolve())})]
+        )
+        data["tuning"] = [*data.get("tuning", []), done]
+        common.write(NAME, data, args.results)
+        common.log(
+            f"{changes or 'default'}: FD {[round(row['fd'], 1) for row in done['curve']]}, {done['steps']} steps"
+        )
+    for source in () if args.tune else args.sources:
         order = {k: getattr(args, k) for k in ("minutes", "seeds", "n", "modes", "vae", "threads")}
         order |= {"source": source, "work": str(work), "results": str(args.results.resolve())}
         common.log(f"{source}: {args.seeds} seeds of {args.minutes:g} minutes each, in {folder_of(order)}")

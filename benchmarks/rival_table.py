@@ -55,13 +55,25 @@ def compared(data: Data) -> str:
         parts += [about, markdown(head, rows), ranks, told]
         if one["modes"]:
             parts.append(_modes(one))
-    return "\n\n".join(parts)
+    if data.get("tuning"):
+        parts.append("The GAN's recipe was chosen by these trials on Fashion-MNIST:\n\n" + tuned(data))
+    return "\n\n".join(parts) or "_Not measured yet: `python -m benchmarks.rival`._"
 
 
 def _modes(one: Data) -> str:
     facts, real = one["modes"], one["modes_of_real"]
     rows = [[*_row(label, facts, key), number(real[key])] for key, label in MODES.items()]
     return markdown(["stacked set", *(NAMES[name].removeprefix("the ") for name in facts), "real pictures"], rows)
+
+
+def tuned(data: Data) -> str:
+    """How the GAN's recipe was chosen: Fréchet distance at the quarters of each trial."""
+    rows = [
+        [f"`{one['gan'] or 'default'}`", f"{one['minutes']:g}", f"{one['curve'][-1]['images']:,}"]
+        + [number(row["fd"]) for row in one["curve"]]
+        for one in data["tuning"]
+    ]
+    return markdown(["change", "minutes", "pictures seen", "FD at 1/4", "1/2", "3/4", "the end"], rows)
 
 
 TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {"rival": ("rival", compared)}

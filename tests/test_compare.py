@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from training import small_source
 
+from benchmarks import rival_table
 from sfumato.cli.main import main
 from sfumato.core import SfumatoError
 from sfumato.denoiser import UNetConfig
@@ -286,6 +287,9 @@ def test_a_comparison_that_is_broken_off_goes_on_as_if_it_had_not_been(tmp_path,
     page = (broken / "report.html").read_text()
     assert all(word in page for word in ("recall", "Many modes", "the loss mean something", "Stability"))
     assert a["contenders"]["diffusion"]["parameters"] == pytest.approx(a["contenders"]["gan"]["parameters"], rel=0.12)
+    told = {"source": "bars", "minutes": 1.0, "threads": 1, "seeds": 1, "n": 16, "n_reference": 25, "features": "own"}
+    table = rival_table.compared({"comparisons": [{**told, **b, "modes_of_real": arena.read(broken)["modes_of_real"]}]})
+    assert all(word in table for word in ("| diffusion | GAN | VAE |", "| recall |", "modes made", *b["said"]))
     with pytest.raises(SfumatoError, match="begun with steps 8, not 9"):
         list(arena.compare(broken, source, replace(terms, steps=9), resume=True))
     with pytest.raises(SfumatoError, match="begun with other pictures"):

@@ -78,8 +78,8 @@ def test_the_discriminator_learns_by_loss_plus_half_gamma_times_both_penalties()
     for block in trainer.discriminator.modules():
         if isinstance(block, Block):  # away from the start, where the branches are zero
             nn.init.normal_(block.narrow.weight, 0, 0.1, generator=torch.Generator().manual_seed(3))
-    noise = Noise.of(0, 8).at(0)
-    x = trainer.source.batch(torch.arange(8)).x0
+    noise = Noise.of(0, 3).at(0)
+    x = trainer.source.batch(torch.arange(3)).x0
     made = trainer.generator(trainer.latent(noise.at(1))).detach()
     d, parameters = trainer.discriminator, list(trainer.discriminator.parameters())
 

@@ -144,7 +144,7 @@ def compare(folder: Path, source: Source, terms: Terms, resume: bool = False) ->
         }
         write_text(folder / FILE, json.dumps(told, indent=1))
     seeds, rounds = range(terms.seeds), 1 + terms.modes
-    judge = Judge(features, reference, terms.n, terms.few, terms.reports)
+    judge = Judge(features, reference, terms.n, min(terms.n, terms.few), terms.reports)
     corner = Corner(_plain(source), terms.budget(), recipe, terms.gan, terms.vae)
     for share, text in fight(folder, corner, judge, seeds, terms.slices):
         yield share / rounds, text

@@ -22,14 +22,15 @@ class GanRecipe:
     `shares`: relative widths from the smallest resolution up (the last is repeated where there are more); `gamma` falls to
     `gamma_end` along a cosine over the run; with `every` above 1 the penalties are taken each `every` steps at `every`
     times their weight (Karras et al. 2020); `rate` is that of Adam with beta1 = 0, rising over `warmup` steps and falling
-    linearly over the last `decay` share of the run; `width` is the relative width of the generator's average.
+    linearly over the last `decay` share of the run; `group` is the channels per group of the 3x3 convolutions (0: dense);
+    `width` is the relative width of the generator's average.
     """
 
-    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    shares: tuple[float, ...] = (1.0, 0.35, 0.15, 0.0625)
     blocks: int = 1
     z: int = 64
-    group: int = 16
-    batch: int = 32
+    group: int = 0
+    batch: int = 16
     rate: float = 5e-4
     rate_d: float = 5e-4
     beta2: float = 0.99
@@ -37,7 +38,7 @@ class GanRecipe:
     decay: float = 0.5
     gamma: float = 1.0
     gamma_end: float = 0.1
-    every: int = 4
+    every: int = 16
     width: float = 0.1
     seed: int = 0
 
@@ -62,10 +63,10 @@ class VaeRecipe:
     """A variational autoencoder from the same blocks: squared error / (2 sigma^2), sigma as the best fit, plus KL times
     `beta`; AdamW's `rate` as in `GanRecipe`."""
 
-    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    shares: tuple[float, ...] = (1.0, 0.35, 0.15, 0.0625)
     blocks: int = 1
     z: int = 64
-    group: int = 16
+    group: int = 0
     batch: int = 32
     rate: float = 1e-3
     beta: float = 1.0
