@@ -37,6 +37,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.planted_faults
 	$(BIN)/python -m benchmarks.planted_faults --speed
+	$(BIN)/python -m benchmarks.planted_text
 	$(BIN)/python -m benchmarks.data_matters imbalance
 	$(BIN)/python -m benchmarks.data_matters clean
 	$(BIN)/python -m benchmarks.data_matters collapse

@@ -65,7 +65,6 @@ def whole() -> Report:
             Neighbours(flat(70), [flat(71), flat(90)], [0.1, 2.0]),
             Neighbours(flat(30), [flat(40), flat(50)], [1.9, 2.0]),
         ],
-        distance=EVIL,
         held_out=1.5,
         recipe={"net": {"widths": (1, 2), EVIL: EVIL}},
         machine={"threads": 2},
@@ -105,7 +104,7 @@ def test_everything_is_shown_once_and_in_order(tmp_path: Path) -> None:
     ]  # fmt: skip
     for words in ("57,000 pictures", "2 min 0 s", "12", "real pictures: 1", "pure noise: 400", "2.00 MB", "5,000,000"):
         assert words in html
-    assert html.count("<svg") == 2 and "t = 0.50" in html and "1 of 2 are probably copies" in html
+    assert html.count("<svg") == 2 and "t = 0.50" in html and "1 of 2 are copies" in html
     assert not re.search(r'(src|href)="(?!data:|#)', html)  # nothing is fetched from anywhere
 
 
@@ -186,11 +185,22 @@ def test_words_of_planted_scores() -> None:
 
 def test_copies_are_found_even_when_the_data_hold_them_twice() -> None:
     image = flat(1)
-    assert Neighbours(image, [image] * 2, [0.3, 1.0]).copied()
-    assert not Neighbours(image, [image] * 2, [0.34, 1.0]).copied()
+    assert Neighbours(image, [image] * 2, [0.3, 1.0]).copied(0.5)
+    assert not Neighbours(image, [image] * 2, [0.34, 1.0]).copied(0.5)
     twice = Neighbours(image, [image] * 3, [0.3, 0.31, 2.0])
-    assert not twice.copied() and twice.copied(held_out=1.0) and not twice.copied(held_out=0.5)
-    assert not Neighbours(image, [image], [0.0]).copied()
+    assert twice.copied(1.0) and not twice.copied(0.5)
+
+
+def test_the_measured_share_of_copies_stands_beside_the_neighbours(tmp_path: Path) -> None:
+    image, counted = flat(1), {"n": 1000, "words": "about 5.0 % <i>copies</i>"}
+    report = Report(
+        "x",
+        {},
+        neighbours=[Neighbours(image, [image] * 2, [0.3, 1.0])],
+        metrics={**scores(8.0), "memorisation": counted},
+    )
+    page = write_report(tmp_path, report).read_text()
+    assert "1 of 1 are copies" in page and "Of 1,000 pictures: about 5.0 % &lt;i&gt;copies" in page
 
 
 def test_numbers_and_times_as_people_write_them() -> None:

@@ -16,7 +16,8 @@ from sfumato.data import Source, open_as
 from sfumato.data.ragged import square_x0
 from sfumato.forward import GaussianProcess
 from sfumato.guide import bind
-from sfumato.measure import Features, Neighbours, Report, Strip, nearest, write_report
+from sfumato.measure import Neighbours, Report, Strip, write_report
+from sfumato.measure.memory import FEWEST_TRAINING, Gallery
 from sfumato.reverse import PRIOR, pick_grid, pick_solver, walk
 from sfumato.settings import to_dict
 from sfumato.tasks import Model, Request, Result, by_shape, load
@@ -25,8 +26,7 @@ from sfumato.train import Run
 
 SAMPLES = 48
 STRIP_ROWS, STRIP_COLUMNS = 4, 9
-NEIGHBOURS = 12
-MOST_TRAINING = 20_000
+NEIGHBOURS, SHOWN = 12, 3  # samples, and training pictures beside each
 
 
 def training_source(run: Run) -> Source | None:
@@ -38,13 +38,13 @@ def training_source(run: Run) -> Source | None:
         return None
 
 
-def build_report(run: Run, source: Source, features: Features | None = None) -> Path:
-    """Draw what the report shows from the newest checkpoint, and write it; neighbours are sought in `features`, else pixels."""
+def build_report(run: Run, source: Source) -> Path:
+    """Draw what the report shows from the newest checkpoint, and write it."""
     model, described = load(run.path), run.describe()
     drawn = by_shape(model, Request(n=SAMPLES))
     images = [image for result in drawn for image in result.images]
     metrics = _read(run.path / "measure.json")
-    neighbours, held_out = _neighbours(source, drawn, features)
+    neighbours, held_out = _neighbours(source, drawn)
     report = Report(
         title=f"{run.path.name}: {described['data']['name']}",
         source=described["data"],
@@ -56,7 +56,6 @@ def build_report(run: Run, source: Source, features: Features | None = None) -> 
         reverse=_reverse(model),
         previews=previews(run),
         neighbours=neighbours,
-        distance="pixels" if features is None else features.name,
         held_out=held_out,
         recipe=to_dict(run.recipe()),
         machine={"cpu": platform.machine(), "threads": torch.get_num_threads(), **described["versions"]},
@@ -125,24 +124,19 @@ def _reverse(model: Model) -> Strip:
     return Strip([t for t, _ in chosen], list(zip(*columns, strict=True)))
 
 
-def _neighbours(
-    source: Source, drawn: list[Result], features: Features | None
-) -> tuple[list[Neighbours], float | None]:
+def _neighbours(source: Source, drawn: list[Result]) -> tuple[list[Neighbours], float]:
     """Nearest training pictures of the first samples, as squares of one size, and what is usual for held-out pictures."""
-    rows = source.train_index[:: max(1, -(-len(source.train_index) // MOST_TRAINING))]
-    if len(rows) < 3:
-        return [], None
-    squares, look = source.squares(), (lambda x: x.flatten(1)) if features is None else features
-    train = torch.cat([look(squares.batch(part).x0) for part in rows.split(2000)])
-    few = max(1, NEIGHBOURS // len(drawn))
-    index, distance = nearest(look(torch.cat([square_x0(r.x0[:few], squares.codec.height) for r in drawn])), train, 3)
-    held = source.validation_index[:500]
-    usual = nearest(look(squares.batch(held).x0), train, 1)[1].median().item()
+    if len(source.train_index) < FEWEST_TRAINING:
+        return [], 0.0
+    gallery, few = Gallery(source), max(1, NEIGHBOURS // len(drawn))
+    made = torch.cat([square_x0(r.x0[:few], gallery.source.codec.height) for r in drawn])
+    rows, distances = gallery.nearest(made, SHOWN)
+    held = gallery.source.batch(source.validation_index[:500]).x0
     found = [
-        Neighbours(image, [_picture(source, row) for row in rows[i]], d.tolist())
-        for image, i, d in zip((im for r in drawn for im in r.images[:few]), index, distance, strict=True)
+        Neighbours(image, [_picture(source, row) for row in near], d.tolist())
+        for image, near, d in zip((im for r in drawn for im in r.images[:few]), rows, distances, strict=True)
     ]
-    return found, usual
+    return found, gallery.nearest(held).distances[:, 0].median().item()
 
 
 def _picture(source: Source, row: Tensor) -> Image.Image:

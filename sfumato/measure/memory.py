@@ -20,6 +20,7 @@ RATIO = 1 / 3  # of the second nearest distance, or of what is usual: under it a
 SIDE = 32  # pictures are compared at this many pixels at most: a copy stays one, and more would say nothing new
 BLOCK = 4000  # training pictures at once
 FEWEST = 16
+FEWEST_TRAINING = 3
 RESAMPLED = 1000
 
 
@@ -48,9 +49,10 @@ class Gallery:
 
     def __init__(self, source: Source) -> None:
         self.source = source.squares()
-        if len(self.source.train_index) < 3:
+        if len(self.source.train_index) < FEWEST_TRAINING:
             raise SfumatoError(
-                f"{source.name} has {len(self.source.train_index)} training pictures, too few to tell a copy: 3 are the least"
+                f"{source.name} has {len(self.source.train_index)} training pictures, too few to tell a copy: "
+                f"{FEWEST_TRAINING} are the least"
             )
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:

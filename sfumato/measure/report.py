@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from sfumato.core import SfumatoError
 from sfumato.data.files import write_text
 from sfumato.measure import page
+from sfumato.measure.memory import copied
 from sfumato.measure.page import text
 from sfumato.measure.plots import curves
 from sfumato.measure.words import duration, number, verdict, way
-
-COPY_RATIO = 1 / 3  # of the second nearest distance: under it a picture counts as a copy (arXiv 2505.16959)
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Neighbours:
     nearest: Sequence[Image.Image]
     distances: Sequence[float]
 
-    def copied(self, held_out: float | None = None) -> bool:
-        """Whether the sample is probably a copy: its nearest is far nearer than its second nearest, or (where the data
-        hold a picture twice) than is usual for pictures not trained on."""
-        others = [d for d in (*self.distances[1:2], held_out) if d is not None]
-        return any(self.distances[0] < COPY_RATIO * other for other in others)
+    def copied(self, held_out: float) -> bool:
+        """Whether the sample is a copy by the rule of `memory.copied`; `held_out`: the median distance from a picture that
+        was not trained on to its nearest training picture."""
+        first, second = (torch.tensor([d]) for d in self.distances[:2])
+        return bool(copied(first, second, held_out))
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Report:
 
     `source`, `recipe`, `machine`: facts as they should be read (JSON-able, nested). `history`: rows with step, seconds,
     images, loss, validation_loss and, where measured, fd, precision, recall. `metrics`: a result of `measure`.
-    `captions` go under the samples. `distance`: what neighbours are nearest in; `held_out`: the median distance from a
-    held-out picture to its nearest training picture, in the same units.
+    `captions` go under the samples. `held_out`: the median distance from a held-out picture to its nearest training
+    picture, in the units of the neighbours' distances.
     """
 
     title: str
@@ -62,8 +62,7 @@ class Report:
     reverse: Strip | None = None
     previews: Sequence[tuple[int, Image.Image]] = ()
     neighbours: Sequence[Neighbours] = ()
-    distance: str = "features"
-    held_out: float | None = None
+    held_out: float = 0.0
     recipe: Mapping[str, Any] | None = None
     machine: Mapping[str, Any] | None = None
     parameters: int | None = None
@@ -246,16 +245,15 @@ def _neighbours(report: Report) -> str:
     copies = sum(found.copied(report.held_out) for found in report.neighbours)
     lead = (
         "Left a picture of the model, right the training pictures nearest to it. Alike in kind is learning; the same "
-        f"picture again is copying. Numbers are distances in {report.distance}"
+        "picture again is copying. Numbers are mean differences of pixels (0 the same, 2 black against white); a real "
+        f"picture not trained on has its nearest at {number(report.held_out)}."
     )
-    lead += f"; a real picture not trained on has its nearest at {number(report.held_out)}." if report.held_out else "."
-    rule = "nearest under a third of the second distance" + (" or of what is usual" if report.held_out else "")
-    if copies:
-        found_copies = f"<p><b>{copies} of {len(rows)} are probably copies</b> ({rule}).</p>"
-    else:
-        found_copies = f"<p>None of these {len(rows)} looks like a copy ({rule}).</p>"
-    body = f'{found_copies}<div class="twins">{"".join(rows)}</div>' if rows else ""
-    return page.section("Learned or copied?", body, lead)
+    rule = "nearest under a third of the second distance, or of what is usual"
+    told = f"{copies} of {len(rows)} are copies" if copies else f"None of these {len(rows)} is a copy"
+    counted = (report.metrics or {}).get("memorisation")
+    measured = f" Of {counted['n']:,} pictures: {text(counted['words'])}." if counted else ""
+    shown = f'<p><b>{told}</b> ({rule}).{measured}</p><div class="twins">{"".join(rows)}</div>'
+    return page.section("Learned or copied?", shown if rows else "", lead)
 
 
 def _data(report: Report) -> str:
