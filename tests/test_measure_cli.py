@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sfumato.cli import measure as room
 from sfumato.cli.main import main
 
 
@@ -71,6 +74,14 @@ def test_a_set_against_itself_is_told(folders: dict[str, Path], capsys: pytest.C
     assert main(["measure", str(folders["real"]), "--against", str(folders["real"]), "--json"]) == 0
     result, err = told(capsys)
     assert "300 pictures of real are in real too" in err and result["precision"] == 1
+
+
+def test_big_pictures_are_thinned_so_that_memory_is_bounded() -> None:
+    for spec, most in (((1, 8, 8), 10_000), ((3, 64, 64), 10_000), ((3, 256, 256), 682), ((3, 4096, 4096), 16)):
+        source = SimpleNamespace(codec=SimpleNamespace(spec=spec))
+        assert room._most(source) == most
+    rows = room._spread(torch.arange(30_000), 10_000)
+    assert len(rows.unique()) == 10_000 and rows[0] == 0 and rows[-1] == 29_999
 
 
 BAD = {

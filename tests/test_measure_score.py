@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sfumato.core import SfumatoError
-from sfumato.measure import Classes, frechet_distance, kid, manifold, measure, metric_name, score
+from sfumato.measure import Classes, frechet_distance, kid, manifold, measure, metric_name, score, verdict
 from sfumato.measure.pretext import blur
 from sfumato.measure.score import refusals
 
@@ -87,6 +87,18 @@ def test_the_place_between_noise_and_real_pictures_survives_a_refusal() -> None:
     few = measure(pictures(20, 1), pictures(20, 2), Plain(), pictures(20, 3))
     bad = measure(pictures(20, 1, 0.5), pictures(20, 2), Plain(), pictures(20, 3))
     assert few["fd"] is None and few["place"] > bad["place"] > 0
+    assert verdict((), few)[0].startswith("The samples are almost like real pictures: kernel distance ")
+
+
+def test_one_half_against_the_other_is_a_floor() -> None:
+    reference = pictures(200, 2)
+    found = measure(pictures(60, 1), reference, Plain(), halves=True)
+    assert found["floor"]["n"] == 100 and abs(found["floor"]["kid"]) < 4 * found["floor"]["kid_se"]
+    reference[::2] += 3  # sorted sets must not fall into unlike halves
+    mixed = measure(pictures(60, 1), reference, Plain(), halves=True)
+    unlike = kid(reference[::2].flatten(1), reference[1::2].flatten(1)).value
+    assert abs(mixed["floor"]["kid"]) < 0.05 * unlike
+    assert "floor" not in measure(pictures(60, 1), reference[:31], Plain(), halves=True)
 
 
 def labelled(n: int, kinds: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -112,6 +124,13 @@ def test_classes_are_scored_alone_or_say_what_would_do() -> None:
     assert scores["a"]["recall"]["name"] == "recall[pixels-4-v1,n=100,ref=s,class=a]"
     assert "has 20 generated (about 1,100 in all would do)" in rows["c"]["note"] and not rows["c"]["metrics"]
     assert "has 0 generated" in rows["d"]["note"]
+    real, of_real = labelled(400, 4, 3)
+    classes = Classes(("a", "b", "c", "d"), of_a, of_b, of_real)
+    first = measure(a, b, Plain(), real, split="s", classes=classes)["classes"][0]["metrics"]
+    seen, mine = b[of_b == 0].flatten(1), real[: len(a)][of_real[: len(a)] == 0].flatten(1)
+    assert {m["key"]: m["floor"] for m in first} == pytest.approx(
+        {"kid": kid(mine, seen).value} | {k: manifold(seen, mine)._asdict()[k] for k in ("precision", "recall")}
+    )
 
 
 def test_bad_pictures_are_named() -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from sfumato.tasks import Model, Request, Result, by_shape, load
 from sfumato.train import Run, keep_large_blocks, load_weights
 
 MOST_REAL = 10_000
-MOST_BYTES = 2**30  # of the pictures of one set, as float32: bigger ones are thinned evenly
+MOST_BYTES = 2**29  # of the pictures of one set, as float32: bigger ones are thinned evenly
 DEFAULT_N = 1000
 CURVE_PICTURES = 256
 CURVE_STEPS = 10
@@ -89,10 +90,13 @@ def _model(options: argparse.Namespace) -> dict[str, Any]:
     line, n = Line("sampling"), options.n or DEFAULT_N
     drawn = by_shape(model, Request(n=n), lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
-    real = None if trained is None else trained.batch(_spread(trained.train_index, n)).x0
+    known = None if trained is None else _spread(trained.train_index, n)
+    real = None if trained is None else trained.batch(known).x0
     split = shown(source.name) + ("/validation" if same else "")
     captions = [caption for part in drawn for caption in part.captions]
     classes = _classes(model.classes, captions, source, rows)
+    if classes is not None and trained is not None and trained.classes == model.classes:
+        classes = replace(classes, real=trained.labels[known])
     result = measured(_squares(drawn), reference, features, real, split=split, classes=classes)
     result["seconds"] = round(sum(part.seconds for part in drawn), 2)
     if trained is not None:
@@ -103,8 +107,7 @@ def _model(options: argparse.Namespace) -> dict[str, Any]:
         if options.curve:
             result["curve"] = _curve(run, model, reference, features)
         write_text(run.path / "measure.json", json.dumps(result, indent=1))
-        neighbours = None if options.weights else features
-        result["report"] = str(build_report(run, learned or opened, neighbours))
+        result["report"] = str(build_report(run, learned or opened))
         say(f"report: {result['report']}")
     return result
 
@@ -132,16 +135,11 @@ def _sets(options: argparse.Namespace) -> dict[str, Any]:
     say(f"measuring {len(mine):,} pictures of {names[0]} against {len(rows):,} of {names[1]}")
     features = _features(options, source)
     reference = source.batch(rows).x0
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    halves = reference[order[::2]], reference[order[1::2]]
-    real = halves if len(rows) >= 32 else (None, None)
     classes = None
     if made.labels is not None and source.labels is not None:
         captions = [made.classes[k] if k >= 0 else "" for k in made.labels[mine].tolist()]
         classes = _classes(source.classes, captions, source, rows)
-    result = measured(
-        made.batch(mine).x0, reference, features, real[0], split=names[1], classes=classes, real_reference=real[1]
-    )
+    result = measured(made.batch(mine).x0, reference, features, split=names[1], classes=classes, halves=True)
     shared = len(mine) - len(_unseen(made, mine, source, rows))
     if shared:
         result["notes"].append(f"{shared:,} pictures of {names[0]} are in {names[1]} too, pixel for pixel")

@@ -34,11 +34,12 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes of both sets: int64 [N] and [M] into `names`, -1 where unknown."""
+    """Classes of both sets, and of the real pictures of the floor: int64 [N], [M], [K] into `names`, -1 where unknown."""
 
     names: Sequence[str]
     generated: Tensor
     reference: Tensor
+    real: Tensor | None = None
 
 
 class Refused(NamedTuple):
@@ -123,13 +124,14 @@ def measure(
     *,
     split: str = "reference",
     classes: Classes | None = None,
-    real_reference: Tensor | None = None,
+    halves: bool = False,
 ) -> dict[str, Any]:
     """Every metric of `generated` against `reference` with 95 % intervals, and the floor and ceiling of the same metrics.
 
     generated, reference: pictures [N, C, H, W] and [M, C, H, W] in [-1, 1]; the reference should not have been trained
-    on. real: training pictures; with them "floor" holds the scores of min(N, len(real)) of them against
-    `real_reference` (the reference if None): what a perfect model would get; "noise" those of N pictures of pure noise.
+    on. real: training pictures; with them "floor" holds the scores of min(N, len(real)) of them: what a perfect model would
+    get; "noise" those of N pictures of pure noise. halves: without such pictures the floor is one half of the reference,
+    drawn at random, against the other.
     split: what the reference is, for the names. classes: with them every class is scored alone.
 
     Returns kid, kid_se, fd, fd_corrected, precision, recall, density, coverage (None where refused), n, n_reference,
@@ -147,9 +149,13 @@ def measure(
     result |= {"refused": {key: r._asdict() for key, r in refused.items()}}
     result["notes"] = [f"{key} is not given: {r.why}, and there are {few}" for key, r in refused.items() if key in TOLD]
     floor: dict[str, Interval] = {}
+    again, against = None, seen
     if real is not None:
         again = features(real[: len(generated)])
-        against = seen if real_reference is None else features(real_reference)
+    elif halves and len(seen) >= 2 * FEWEST:
+        order = Noise.of(0, 1).uniform((1, len(seen)))[0].argsort()
+        again, against = seen[order[::2]], seen[order[1::2]]
+    if again is not None:
         floor = _scores(again, against)
         noisy = _plain(features(Noise.of(0, len(made)).normal(generated.shape).clamp(-1, 1)), seen)
         gone = {**refused, **refusals(min(len(again), len(against)), wide)}
@@ -163,7 +169,7 @@ def measure(
         _row(metric_name(key, features.name, len(made), split), key, scores[key], floor.get(key)) for key in order
     ]
     if classes is not None:
-        result["classes"] = per_class(made, seen, classes, features.name, split)
+        result["classes"] = _per_class(made, seen, again, classes, (features.name, split))
     return result
 
 
@@ -174,8 +180,11 @@ def _row(name: str, key: str, found: Interval, floor: Interval | None) -> dict[s
     return row
 
 
-def per_class(made: Tensor, seen: Tensor, classes: Classes, extractor: str, split: str) -> list[dict[str, Any]]:
-    """KID, precision and recall of every class alone: rows of class, n, n_reference, metrics, or a note of what n would do."""
+def _per_class(
+    made: Tensor, seen: Tensor, again: Tensor | None, classes: Classes, named: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """KID, precision and recall of every class alone, with their floor: rows of class, n, n_reference and metrics, or a note
+    of what n would do."""
     rows = []
     for k, name in enumerate(classes.names):
         a, b = made[classes.generated == k], seen[classes.reference == k]
@@ -189,12 +198,19 @@ def per_class(made: Tensor, seen: Tensor, classes: Classes, extractor: str, spli
         if short:
             row["note"] = f"needs {OVERLAP_FEWEST} pictures on each side, has {' and '.join(short)}"
             continue
-        found = {"kid": kid_interval(a, b), **manifold_intervals(b, a, NEIGHBOURS)}
+        found, floor = _of_class(a, b), {}
+        if again is not None and classes.real is not None:
+            real = again[classes.real[: len(again)] == k]
+            floor = _of_class(real, b) if len(real) >= OVERLAP_FEWEST else {}
         row["metrics"] = [
-            _row(metric_name(key, extractor, len(a), split, name), key, found[key], None)
-            for key in ("kid", "precision", "recall")
+            _row(metric_name(key, named[0], len(a), named[1], name), key, found[key], floor.get(key)) for key in found
         ]
     return rows
+
+
+def _of_class(made: Tensor, seen: Tensor) -> dict[str, Interval]:
+    overlap = manifold_intervals(seen, made, NEIGHBOURS)
+    return {"kid": kid_interval(made, seen), "precision": overlap["precision"], "recall": overlap["recall"]}
 
 
 def _enough(here: int, total: int) -> int:
