@@ -66,7 +66,7 @@ def test_frechet_without_a_group_is_the_distance_computed_again() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.3])
 def test_a_share_has_wilsons_interval(share: float) -> None:
     n = 200
-    found = intervals._share(share, n)
+    found = intervals.wilson(share, n)
     truth = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((truth.low, truth.high), abs=1e-9)
 

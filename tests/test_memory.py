@@ -12,7 +12,8 @@ from training import small_source
 from sfumato.core import Noise, SfumatoError
 from sfumato.data import Source
 from sfumato.forward import RectifiedFlow
-from sfumato.measure.memory import Gallery, copied, excess, memorisation, wilson
+from sfumato.measure.intervals import wilson
+from sfumato.measure.memory import Gallery, copied, excess, memorisation
 from sfumato.measure.oracles import finite_data
 from sfumato.reverse import GRIDS, sample
 from sfumato.reverse.catalogue import pick_solver
@@ -134,9 +135,9 @@ def test_wilson_and_newcombe_are_scipys() -> None:
 
     for hits, n in ((0, 50), (3, 40), (40, 40)):
         theirs = binomtest(hits, n).proportion_ci(method="wilson")
-        assert wilson(hits, n)[1:] == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+        assert wilson(hits / n, n)[1:] == pytest.approx((theirs.low, theirs.high), abs=1e-9)
     # Newcombe 1998, table II, method 10: 56/70 - 48/80 is 0.2000 (0.0524 to 0.3339)
-    p, b = wilson(56, 70), wilson(48, 80)
+    p, b = wilson(56 / 70, 70), wilson(48 / 80, 80)
     low = 0.2 - math.hypot(p.value - p.low, b.high - b.value)
     high = 0.2 + math.hypot(p.high - p.value, b.value - b.low)
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)

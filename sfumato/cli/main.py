@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--weights", metavar="FILE.safetensors", help="see through FID's Inception network instead")
     measure.add_argument("--size", type=int, metavar="N", help="side at which two sets of pictures are compared")
 
-    rival = command("compare", "Train diffusion and a GAN, equal weights and equal time, and report who is better at what.")
+    rival = command(
+        "compare", "Train diffusion and a GAN, equal weights and equal time, and report who is better at what."
+    )
     rival.add_argument("source", help="a folder, shards, a table, or the name of a set")
     rival.add_argument("--minutes", type=float, required=True, metavar="M", help="training of each, for every seed")
     rival.add_argument("--seeds", type=int, default=3, metavar="N", help="how often each is trained (3)")
@@ -94,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     rival.add_argument("--modes", action="store_true", help="a second round on a stacked set of up to 1,000 modes")
     rival.add_argument("--vae", action="store_true", help="a variational autoencoder as third column")
     rival.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change diffusion's recipe")
-    rival.add_argument("--gan", action="append", default=[], metavar="KEY=VALUE", help="change the GAN's, e.g. gamma=0.5")
+    rival.add_argument(
+        "--gan", action="append", default=[], metavar="KEY=VALUE", help="change the GAN's, e.g. gamma=0.5"
+    )
 
     trace = command("trace", "Show the training pictures nearest to a picture, and say whether it is a copy.")
     trace.add_argument("file", help="a single picture, made by a model or not")

@@ -218,10 +218,11 @@ def _copies(result: dict[str, Any], made: Tensor, trained: Source) -> None:
 
 def _curve(run: Run, model: Model, reference: Tensor, features: Extractor) -> list[dict[str, Any]]:
     """Scores of the averages stored along the run, with fewer pictures each."""
-    rows, line, stored = [], Line("curve"), run.stored()
+    rows, line, stored, delivered = [], Line("curve"), run.stored(), run.recipe().ema.width
     request = Request(n=CURVE_PICTURES, steps=CURVE_STEPS)
     for k, snapshot in enumerate(stored):
-        load_weights(model.denoiser, snapshot.states[min(snapshot.states)])
+        tracked = min(snapshot.states, key=lambda width: abs(width - delivered))
+        load_weights(model.denoiser, snapshot.states[tracked])
         scores = measured(_squares(by_shape(model, request)), reference, features)
         told = {name: scores[name] for name in ("kid", "kid_se", "fd", "precision", "recall")}
         rows.append({"step": snapshot.step, **{name: v for name, v in told.items() if v is not None}})

@@ -123,8 +123,8 @@ def frechet_interval(a: Tensor, b: Tensor) -> Frechet:
     )
 
 
-def _share(value: float, independent: float) -> Interval:
-    """Wilson's interval of a share of so many independent pictures.
+def wilson(value: float, independent: float) -> Interval:
+    """Wilson's 95 % interval of a share, 0 ... 1, of so many independent pictures.
 
     Unlike value +- error it says something where the share is 0 or 1 (Wilson 1927).
     """
@@ -162,7 +162,7 @@ def manifold_intervals(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Inte
         # a share nearer to 0 or 1 in the whole varies less than in quarters: counted, but for no more than half
         here, there = (p * (1 - p) for p in (whole[i], float(level[i])))
         worth = max(min(here, there), there / 2)
-        found[name] = _share(whole[i], min(worth / float(variance[i]), judged) if variance[i] > 0 else judged)
+        found[name] = wilson(whole[i], min(worth / float(variance[i]), judged) if variance[i] > 0 else judged)
     half = Z * math.sqrt(float(variance[Manifold._fields.index("density")]))
     # where no fake lies in any ball, as many may as precision allows
     high = whole.density + half if whole.density > 0 else found["precision"].high

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sfumato.core import SfumatoError
 from sfumato.data import Source
-from sfumato.measure.intervals import Interval, Z
+from sfumato.measure.intervals import Interval, wilson
 from sfumato.measure.metrics import nearest
 
 RATIO = 1 / 3  # of the second nearest distance, or of what is usual: under it a picture is a copy (arXiv 2505.16959)
@@ -169,21 +169,13 @@ def memorisation(generated: Tensor, gallery: Gallery, held_out: Tensor) -> Memor
     )
 
 
-def wilson(hits: int, n: int) -> Interval:
-    """The share hits / n with Wilson's 95 % interval (1927)."""
-    share, z2 = hits / n, Z**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
-
-
 def excess(hits: int, n: int, base_hits: int, m: int) -> Interval:
     """What share of n pictures are hits beyond the base rate: (p - b) / (1 - b), at least 0, with its 95 % interval.
 
     Pictures that are no copies hit by chance as held-out ones do: p = c + (1 - c) b. The interval of p - b joins Wilson's
     of both (Newcombe 1998, method 10).
     """
-    p, b = wilson(hits, n), wilson(base_hits, m)
+    p, b = wilson(hits / n, n), wilson(base_hits / m, m)
     if b.value == 1:
         return Interval(0.0, 0.0, 1.0)
     gap = p.value - b.value
