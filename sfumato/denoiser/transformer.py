@@ -67,11 +67,12 @@ class Layer(nn.Module):
         self.heads = width // head
         hidden = width * 8 // 3 // 8 * 8
         self.modulation = zeroed(nn.Linear(embedding, 6 * width))
-        self.qkv = nn.Linear(width, 3 * width)
+        # no biases: the modulation shifts what enters and gates what leaves, and a bias costs a pass over all tokens
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_gain, self.k_gain = nn.Parameter(torch.ones(head)), nn.Parameter(torch.ones(head))
-        self.out = nn.Linear(width, width)
-        self.enter = nn.Linear(width, 2 * hidden)
-        self.leave = nn.Linear(hidden, width)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor, emb: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         scale, shift, gate, scale2, shift2, gate2 = self.modulation(emb).unsqueeze(1).chunk(6, -1)
@@ -80,8 +81,7 @@ class Layer(nn.Module):
         q, k = self._turned(q, self.q_gain, cos, sin), self._turned(k, self.k_gain, cos, sin)
         x = torch.addcmul(x, gate, self.out(attend(q, k, v.transpose(1, 2), mask).transpose(1, 2).flatten(2)))
         h = torch.addcmul(shift2, F.layer_norm(x, x.shape[-1:]), 1 + scale2)
-        a, b = self.enter(h).chunk(2, -1)
-        return torch.addcmul(x, gate2, self.leave(F.silu(a) * b))
+        return torch.addcmul(x, gate2, self.down(F.silu(self.gate(h)) * self.up(h)))
 
     def _turned(self, x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """[B, N, heads, head] -> [B, heads, N, head], normalised (qk-norm by layer norm, Dehghani et al. 2023) and turned."""
