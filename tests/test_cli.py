@@ -120,6 +120,7 @@ def test_measure_and_doctor_tell(trained: Path, capsys) -> None:
     assert told["metrics"][0]["name"] == f"kid[{told['features']},n=32,ref=digits/validation]"
     assert set(told["refused"]) > {"fd", "recall"} and told["fd"] is None  # 32 pictures in 128 dimensions
     assert "copies" in told["memorisation"]["words"] and told["memorisation"]["n"] == 32
+    assert rf"kid\[{told['features']}" in (trained / "card.md").read_text()
     assert len(told["classes"]) == 10 and all("would do" in row["note"] for row in told["classes"] if row["n"])
     # as if the run were being trained: a row beyond the newest checkpoint, a checkpoint half written
     with (trained / "log.jsonl").open("a") as log:

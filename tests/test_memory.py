@@ -145,6 +145,14 @@ def test_wilson_and_newcombe_are_scipys() -> None:
     assert found == pytest.approx((0.2 / 0.4, 0.0524 / 0.4, 0.3339 / 0.4), abs=3e-4)
 
 
+def test_where_new_pictures_look_copied_too_it_is_said(gallery: Gallery) -> None:
+    found = excess(0, 500, 20, 100)
+    assert found.value == found.low == 0 and found.high == wilson(0, 500).high > 0
+    held = torch.cat([fresh(60, 13), gallery.source.batch(gallery.source.train_index[:40]).x0])
+    told = memorisation(fresh(100, 14), gallery, held)
+    assert told.base >= 0.4 and "the data hold much of the same" in told.words
+
+
 def test_the_interval_holds_the_truth() -> None:
     """20 % copies above a base of 10 %: the interval holds 0.2 in about 95 of 100 draws."""
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sfumato.core import SfumatoError
 from sfumato.measure import Neighbours, Report, Strip, grid_image, verdict, write_report
+from sfumato.measure.plots import curves
 from sfumato.measure.words import duration, level, number, way
 
 EVIL = "<script>alert('x')</script>&\"'"
@@ -189,6 +190,16 @@ def test_copies_are_found_even_when_the_data_hold_them_twice() -> None:
     assert not Neighbours(image, [image] * 2, [0.34, 1.0]).copied(0.5)
     twice = Neighbours(image, [image] * 3, [0.3, 0.31, 2.0])
     assert twice.copied(1.0) and not twice.copied(0.5)
+
+
+def test_quality_is_drawn_as_kernel_distance_where_there_is_no_frechet_distance() -> None:
+    rows = [{"seconds": 60.0 * k, "kid": value} for k, value in enumerate((300.0, 40.0, -1.0))]
+    ends = {"floor": {"kid": -0.5, "fd": None}, "noise": {"kid": 3000.0, "fd": None}}
+    for history, marked in ((rows[:2], True), (rows, False)):  # what is below 0 has no place on a logarithmic axis
+        ((title, svg),) = curves(history, ends)
+        assert title == "Quality" and "kernel distance" in svg
+        assert ("pure noise" in svg) == marked and "real pictures" not in svg
+    assert "Fréchet" in dict(curves([{**row, "fd": 9.0} for row in rows], ends))["Quality"]
 
 
 def test_the_measured_share_of_copies_stands_beside_the_neighbours(tmp_path: Path) -> None:

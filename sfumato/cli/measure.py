@@ -30,7 +30,7 @@ from sfumato.measure.memory import Gallery, memorisation
 from sfumato.measure.words import number
 from sfumato.reverse import bits_per_dimension
 from sfumato.tasks import Model, Request, Result, by_shape, load
-from sfumato.train import Run, keep_large_blocks, load_weights
+from sfumato.train import Run, keep_large_blocks, load_weights, write_card
 
 MOST_REAL = 10_000
 MOST_BYTES = 2**29  # of the pictures of one set, as float32: bigger ones are thinned evenly
@@ -107,6 +107,7 @@ def _model(options: argparse.Namespace) -> dict[str, Any]:
         if options.curve:
             result["curve"] = _curve(run, model, reference, features)
         write_text(run.path / "measure.json", json.dumps(result, indent=1))
+        write_card(run)
         result["report"] = str(build_report(run, learned or opened))
         say(f"report: {result['report']}")
     return result

@@ -22,6 +22,7 @@ BLOCK = 4000  # training pictures at once
 FEWEST = 16
 FEWEST_TRAINING = 3
 RESAMPLED = 1000
+PLENTY = 0.05  # of held-out pictures that look like copies: it is said
 
 
 def copied(first: Tensor, second: Tensor, usual: Tensor | float) -> Tensor:
@@ -126,6 +127,8 @@ class Memorisation:
             said = f"about {100 * self.copies.value:.1f} % of the pictures are copies of training pictures ({few} to {many} %)"
         else:
             said = f"no more copies than among pictures never seen (at most {many} % of {self.n:,})"
+        if self.base > PLENTY:
+            said += f"; of pictures never seen {100 * self.base:.0f} % count as copies: the data hold much of the same"
         nearer = "as near to the training pictures as new pictures are"
         if self.ratio.high < 1:
             nearer = f"nearer to the training pictures than new pictures are, {self.ratio.value:.2f} of their distance"
@@ -176,8 +179,8 @@ def excess(hits: int, n: int, base_hits: int, m: int) -> Interval:
     of both (Newcombe 1998, method 10).
     """
     p, b = wilson(hits / n, n), wilson(base_hits / m, m)
-    if b.value == 1:
-        return Interval(0.0, 0.0, 1.0)
+    if p.value <= b.value:  # fewer hits than new pictures have: at most all of them are copies
+        return Interval(0.0, 0.0, p.high)
     gap = p.value - b.value
     low = gap - math.hypot(p.value - p.low, b.high - b.value)
     high = gap + math.hypot(p.high - p.value, b.value - b.low)

@@ -101,7 +101,7 @@ def _minutes(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The charts that this history allows, as (title, SVG): losses, Fréchet distance, precision and recall."""
+    """The charts that this history allows, as (title, SVG): losses, Fréchet or kernel distance, precision and recall."""
 
     def line(key: str) -> tuple[list[float], list[float]]:
         rows = [row for row in history if row.get(key) is not None]
@@ -124,12 +124,17 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | No
         quarters = zip(LEVELS, zip(*(row["validation_levels"] for row in levels), strict=True), strict=True)
         told = {name: (_minutes(levels), found) for name, found in quarters}
         out.append(("Validation loss by noise level", line_chart(told, ("minutes", "loss"), log=True)))
-    quality = lines({"fd": "Fréchet distance"})
-    if quality:
-        marks = {
-            name: ends[key]["fd"] for key, name in (("floor", "real pictures"), ("noise", "pure noise")) if key in ends
-        }
-        out.append(("Quality", line_chart(quality, ("minutes", "Fréchet distance"), marks, log=True)))
+    for key, name in (("fd", "Fréchet distance"), ("kid", "kernel distance")):
+        quality = lines({key: name})
+        if quality:
+            marks = {
+                what: ends[end][key]
+                for end, what in (("floor", "real pictures"), ("noise", "pure noise"))
+                if (ends.get(end, {}).get(key) or 0) > 0  # an unbiased estimate may lie below 0
+            }
+            log = min(quality[name][1]) > 0
+            out.append(("Quality", line_chart(quality, ("minutes", name), marks if log else {}, log=log)))
+            break
     overlap = lines({"precision": "precision", "recall": "recall"})
     if overlap:
         out.append(("Precision and recall", line_chart(overlap, ("minutes", "share"), limits=(0, 1))))
