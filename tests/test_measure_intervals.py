@@ -17,7 +17,7 @@ def normal(n: int, d: int, seed: int) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("freedom", [4, 5.5, 10, 19, 38, 200])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5.5, 10, 19, 38, 200])
 def test_student_is_students(freedom: float) -> None:
     assert intervals.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=6e-3)
 

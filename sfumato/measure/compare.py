@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfumato.measure.duel import LOSSES
-from sfumato.measure.ranks import Interval, interval, spearman
+from sfumato.measure.ranks import Spread, interval, spearman
 from sfumato.measure.words import number
 
 NAMES = {"diffusion": "diffusion", "gan": "the GAN", "vae": "the VAE"}
@@ -58,7 +58,7 @@ def correlation(run: Run, loss: str) -> float | None:
     return spearman([row[loss] for row in rows], [row["kid"] for row in rows])
 
 
-def _shown(found: Interval | None) -> dict[str, Any] | None:
+def _shown(found: Spread | None) -> dict[str, Any] | None:
     return None if found is None else {"mean": found.mean, "half": found.half}
 
 
@@ -94,7 +94,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     return told
 
 
-def differences(runs: Sequence[Run], a: str = "diffusion", b: str = "gan") -> dict[str, Interval]:
+def differences(runs: Sequence[Run], a: str = "diffusion", b: str = "gan") -> dict[str, Spread]:
     """Per score, how much more `a` has than `b`: mean over seeds that both finished, with its 95 % interval."""
     pairs = {key: _paired(runs, key, a, b) for key in SCORES}
     return {key: interval(found) for key, found in pairs.items() if found}

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from sfumato.core import Noise
 from sfumato.data import Source
 from sfumato.data.balance import order_of
-from sfumato.measure.rival.recipe import GanRecipe, VaeRecipe
+from sfumato.measure.rival.recipe import RivalRecipe
 from sfumato.train import Budget, Diverged, PowerEMA, Progress, Setting, load_weights
 from sfumato.train.loop import EMA_EVERY, load_moments, moments
 from sfumato.train.machine import seconds_of
@@ -34,7 +34,7 @@ class RivalTrainer:
 
     def __init__(
         self,
-        recipe: GanRecipe | VaeRecipe,
+        recipe: RivalRecipe,
         source: Source,
         budget: Budget,
         setting: Setting,
