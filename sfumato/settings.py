@@ -83,28 +83,32 @@ def _decode_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
     return _decode(next(a for a in args if a is not type(None)), value, where)
 
 
-def override(config: T, assignments: list[str]) -> T:
-    """The config with `key.path=value` applied, values in JSON or bare words; SfumatoError when a key is unknown."""
+def override(config: T, assignments: list[str], flag: str = "--set") -> T:
+    """The config with `key.path=value` applied, values in JSON or bare words.
+
+    Raises SfumatoError, naming the `flag` it was said with, when a key is unknown."""
     for text in assignments:
         key, eq, raw = text.partition("=")
         if not eq:
-            raise SfumatoError(f"--set {text!r}: write key=value")
+            raise SfumatoError(f"{flag} {text!r}: write key=value")
         try:
             value = json.loads(raw)
         except json.JSONDecodeError:
             value = raw
-        config = _replace(config, key.split("."), value, key)
+        config = _replace(config, key.split("."), value, (flag, key))
     return config
 
 
-def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
+def _replace(config: Any, path: list[str], value: Any, whole: tuple[str, str]) -> Any:
+    """`whole`: the flag and the whole key, as they were said."""
+    said = " ".join(whole)
     names = [f.name for f in dataclasses.fields(config)]
     if path[0] not in names:
-        raise SfumatoError(f"--set {whole}: {type(config).__name__} has no {path[0]!r}; it has {', '.join(names)}")
+        raise SfumatoError(f"{said}: {type(config).__name__} has no {path[0]!r}; it has {', '.join(names)}")
     if len(path) > 1:
         inner = getattr(config, path[0])
         if not dataclasses.is_dataclass(inner):
-            raise SfumatoError(f"--set {whole}: {path[0]!r} has no parts")
+            raise SfumatoError(f"{said}: {path[0]!r} has no parts")
         return dataclasses.replace(config, **{path[0]: _replace(inner, path[1:], value, whole)})
     hint = typing.get_type_hints(type(config))[path[0]]
-    return dataclasses.replace(config, **{path[0]: _decode(hint, value, whole)})
+    return dataclasses.replace(config, **{path[0]: _decode(hint, value, whole[1])})

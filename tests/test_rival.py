@@ -256,6 +256,12 @@ def test_a_recipe_that_cannot_be_is_refused(change, message) -> None:
         override(GanRecipe(), [change])
 
 
+def test_a_mistake_is_told_by_the_flag_it_was_made_with() -> None:
+    for change in ("gama=1", "gamma", "gamma.x=1"):
+        with pytest.raises(SfumatoError, match="^--gan "):
+            override(GanRecipe(), [change], "--gan")
+
+
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     list(tiny_gan(steps=2).steps())

@@ -164,6 +164,8 @@ def test_samples_come_out_in_each_shape(trained: Path, tmp_path: Path, capsys) -
         assert len(pictures) == 8 and {p.size for p in pictures} == {shape[::-1]}
     assert main(["sample", str(trained), "--out", str(tmp_path / "x.png"), "--shape", "12"]) == 2
     assert "write width x height" in capsys.readouterr().err
+    assert main(["sample", str(trained), "--out", str(tmp_path / "x.png"), "--shape", "13x12"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1  # the error alone
     assert main(["sample", str(trained), "--n", "2", "--out", str(tmp_path / "x.png"), "--shape", "12x12"]) == 0
     assert "learned from pictures of 16x12, 12x16" in capsys.readouterr().err
 

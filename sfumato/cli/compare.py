@@ -25,7 +25,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         seeds=options.seeds,
         n=options.n,
         modes=options.modes,
-        gan=override(GanRecipe(), options.gan),
+        gan=override(GanRecipe(), options.gan, "--gan"),
         vae=VaeRecipe() if options.vae else None,
     )
     slug = re.sub(r"[^a-z0-9]+", "-", source.name.lower()).strip("-")[-40:] or "source"

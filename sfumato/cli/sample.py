@@ -23,6 +23,7 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     if out.suffix and out.suffix.lower() != ".png":
         raise SfumatoError(f"--out is a .png file for one grid, or a folder for single pictures, not {out.name!r}")
     model = load(options.run, options.ema)
+    model.codec_of(request.shape)  # an impossible shape is an error, not a warning
     if request.shape not in (None, *model.shapes):
         learned = ", ".join(f"{w}x{h}" for h, w in model.shapes)
         say(f"this model learned from pictures of {learned} (width x height): others may look worse")
