@@ -12,9 +12,13 @@ from typing import Any
 
 from sfumato.core import Noise, SfumatoError, Slot
 from sfumato.data import text
+from sfumato.data.colours import NAMES as COLOURS
 from sfumato.settings import from_dict
 
 PLACE = "{}"  # where a template takes the caption
+PROBABILITIES = (
+    "drop", "shuffle", "swap", "template", "alternative", "colour_first", "leave", "joined", "filler"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,14 @@ class Synonyms:
 class Captions:
     """What happens to a caption, each time anew and alone of the rest.
 
-    `drop`: probability that it is left empty; `shuffle`: that its phrases (parted by commas) change places, the first
-    `keep` of them staying; `swap`: for every occurrence of a phrase in `synonyms`, that one of the others takes its
-    place; `template`: that the caption is put into one of `templates` (texts with one {}). Order: synonyms, shuffle,
-    template. Nothing is added that the rules do not hold. A missing caption stays missing.
+    All but `keep` and `filler_words` are probabilities. `drop`: it is left empty; `alternative`: its first phrase (phrases
+    are parted by commas) gives way to one of the picture's alternatives, such as its name in another language;
+    `colour_first`: a phrase of colours alone ("red and white") moves before the first phrase, where that names no colour
+    and was not exchanged; `leave`: a phrase, not the first, is left away; `swap`: for every occurrence of a phrase in
+    `synonyms`, one of the others takes its place; `shuffle`: phrases change places, the first `keep` of them staying;
+    `joined`: blanks stand between phrases instead of commas; `template`: the caption is put into one of `templates`
+    (texts with one {}); `filler`: it is put amid up to `filler_words` words that show nothing, short texts as likely as
+    long ones. They are done in this order. Nothing else is added. A missing caption stays missing.
     """
 
     drop: float = 0.0
@@ -42,13 +50,21 @@ class Captions:
     synonyms: tuple[Synonyms, ...] = ()
     template: float = 0.5
     templates: tuple[str, ...] = ()
+    alternative: float = 0.0
+    colour_first: float = 0.0
+    leave: float = 0.0
+    joined: float = 0.0
+    filler: float = 0.0
+    filler_words: int = 300
 
     def __post_init__(self) -> None:
-        for name in ("drop", "shuffle", "swap", "template"):
+        for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise SfumatoError(f"captions: {name} must lie in 0 ... 1, not {getattr(self, name)!r}")
         if self.keep < 0:
             raise SfumatoError(f"captions: keep must be 0 or more phrases, not {self.keep}")
+        if self.filler_words < 1:
+            raise SfumatoError(f"captions: filler_words must be 1 or more, not {self.filler_words}")
         for entry in self.synonyms:
             if not entry.phrase.strip() or not entry.others:
                 raise SfumatoError(f"captions: the synonyms of {entry.phrase!r} need a phrase and at least one other")
@@ -66,20 +82,39 @@ class Captions:
     def _others(self) -> dict[str, tuple[str, ...]]:
         return {entry.phrase.lower(): entry.others for entry in self.synonyms}
 
-    def change(self, caption: str, noise: Noise) -> str:
+    def change(self, caption: str, noise: Noise, alternatives: Sequence[str] = ()) -> str:
         """One caption, changed as the single stream of `noise` says."""
         if not caption.strip():
             return ""
         drop, mix, dress, which = noise.at(0).uniform((1, 4))[0].tolist()
         if drop < self.drop:
             return ""
+        other, choice, colour, joined, filler, length, place = noise.at(3).uniform((1, 7))[0].tolist()
+        if other < self.alternative and alternatives:
+            first, comma, rest = caption.partition(",")
+            caption = alternatives[int(choice * len(alternatives))] + comma + rest
+        elif colour < self.colour_first:
+            caption = _colour_first(caption)
+        if self.leave > 0:
+            caption = self._thinned(caption, noise.at(4))
         if self.synonyms:
             caption = self._swapped(caption, noise.at(1))
         if mix < self.shuffle:
             caption = self._shuffled(caption, noise.at(2))
+        if joined < self.joined:
+            caption = " ".join(_phrases(caption))
         if self.templates and dress < self.template:
             caption = self.templates[int(which * len(self.templates))].replace(PLACE, caption)
+        if filler < self.filler:
+            words = _filler(round(self.filler_words**length), noise.at(5))
+            before = round(place * len(words))
+            caption = ". ".join(filter(None, (" ".join(words[:before]), caption, " ".join(words[before:]))))
         return caption
+
+    def _thinned(self, caption: str, noise: Noise) -> str:
+        first, *rest = _phrases(caption) or [caption]
+        drawn = noise.uniform((1, len(rest)))[0].tolist()
+        return ", ".join([first, *(p for p, u in zip(rest, drawn, strict=True) if u >= self.leave)])
 
     def _swapped(self, caption: str, noise: Noise) -> str:
         found = list(self._pattern.finditer(caption))
@@ -91,19 +126,72 @@ class Captions:
         return caption
 
     def _shuffled(self, caption: str, noise: Noise) -> str:
-        phrases = [p.strip() for p in caption.split(",") if p.strip()]
+        phrases = _phrases(caption)
         kept, moved = phrases[: self.keep], phrases[self.keep :]
         if len(moved) < 2:
             return caption
         places = noise.uniform((1, len(moved)))[0].argsort().tolist()
         return ", ".join([*kept, *(moved[k] for k in places)])
 
-    def __call__(self, captions: Sequence[str], noise: Noise) -> Slot:
-        """B captions -> the slot "text"; caption k depends on its own stream of `noise` alone."""
-        changed = [self.change(c, Noise([s])) for c, s in zip(captions, noise.seeds, strict=True)]
-        longest = max((len(text.words(c)) for c in changed), default=0)
-        ids, mask = text.encode(changed, min(max(longest, 1), text.LENGTH))
+    def __call__(
+        self, captions: Sequence[str], noise: Noise, alternatives: Sequence[Sequence[str] | str | None] | None = None
+    ) -> Slot:
+        """B captions -> the slot "text"; caption k depends on its own stream of `noise` alone.
+
+        `alternatives`: for each what may stand in place of its first phrase.
+        """
+        changed = []
+        for k, (caption, seed) in enumerate(zip(captions, noise.seeds, strict=True)):
+            others = (alternatives[k] if alternatives else None) or ()
+            changed.append(self.change(caption, Noise([seed]), (others,) if isinstance(others, str) else others))
+        ids, mask = text.encode(changed)
         return Slot(ids, "tokens", mask)
+
+
+def _phrases(caption: str) -> list[str]:
+    return [p.strip() for p in caption.split(",") if p.strip()]
+
+
+def _colours(phrase: str) -> list[str]:
+    """The colours of a phrase of colours alone; [] for another."""
+    words = [w for w in phrase.split() if w != "and"]
+    return words if all(w in COLOURS for w in words) else []
+
+
+def _colour_first(caption: str) -> str:
+    """ "apple, fruit, red and white" -> "red and white apple, fruit"; itself where that is no better."""
+    phrases = _phrases(caption)
+    found = next((p for p in phrases[1:] if _colours(p)), None)
+    if found is None or set(phrases[0].split()) & set(COLOURS):
+        return caption
+    return ", ".join([f"{found} {phrases[0]}", *(p for p in phrases[1:] if p != found)])
+
+
+def _filler(n: int, noise: Noise) -> list[str]:
+    """n words that show nothing."""
+    return [FILLER[int(u * len(FILLER))] for u in noise.uniform((1, n))[0].tolist()]
+
+
+# words of letters and speeches, none of them a thing that can be drawn or a colour
+FILLER = tuple(
+    """about above according actually after again ago all almost already also although always among amount and another any
+    anyway approximately around as ask aspect assume at average aware basically be because become been before begin being
+    believe below better between beyond both briefly but by can case certain certainly choice clearly come compare concern
+    consider consist continue could course current decide deeply define depend describe despite detail did difference
+    difficult discuss do does done due during each easily either else end enough entire especially even eventually ever
+    every exactly example except expect explain fact fairly few finally find first following for former forward from further
+    general generally get give given go good great had happen hardly has have he hence her here his hope how however idea if
+    imagine important in indeed instead intend into is issue it its itself just keep kind know lack last later least less let
+    like likely little long lot made mainly make manner many matter may maybe me mean meanwhile might moment more moreover
+    most mostly much must my namely near nearly necessary need neither never nevertheless next nice no nor not nothing notice
+    now obvious occasion of often on once one only opinion or order other otherwise our ourselves out over own part
+    particular past perhaps please point possible probably problem provide purpose quite rather reach really reason recently
+    regard relate remain remember result said same say second see seem several shall she should similar simply since so some
+    somehow sometimes soon still such suggest suppose sure take tell than thank that the their them then there therefore these
+    they thing think this those though through thus to together too toward truly try two under understand unless until up
+    upon us use useful usual usually various very via want was way we well were what whatever when where whether which while
+    who whole whose why will wish with within without wonder word would yes yesterday yet you your""".split()
+)
 
 
 def read(path: str | Path) -> Captions:

@@ -55,6 +55,7 @@ def load(name: str, size: int | None) -> Source:
         pixels=resize_all(pixels, size),
         keys=tuple(glyphs[row][0].stem for row in kept),
         captions=[glyphs[row][1] for row in kept],
+        groups=tuple(_drawing(glyphs[row][0].stem) for row in kept) if name == "emoji-people" else None,
         notes={
             "licence": licence,
             "packages": versions,
@@ -105,6 +106,11 @@ def _wanted(kind: str, name: str, points: list[int]) -> bool:
 def _bare(sequence: str) -> str:
     """Without the variation selector that only asks for the coloured form."""
     return sequence.replace("\ufe0f", "")
+
+
+def _drawing(stem: str) -> str:
+    """The code points without skin tones: pictures of one drawing in several tones have it in common."""
+    return "-".join(code for code in stem.split("-") if int(code, 16) not in SKIN_TONES)
 
 
 def _is_flag(points: list[int]) -> bool:

@@ -91,6 +91,8 @@ def load(records: Records, size: int | None, buckets: Buckets | None = None) -> 
     column = next((c for c in LABEL_COLUMNS if columns.pop(c, None) is not None), None)
     number = {name: k for k, name in enumerate(classes)}
     origin = f"column {column!r}" if column else "subfolders"
+    styles, style = class_of((), {"label": columns["style"]}) if "style" in columns else ((), [])
+    style_number = {name: k for k, name in enumerate(styles)}
     captions = columns.pop("text", None)
     if captions is not None:
         captions = [c or "" for c in captions]
@@ -116,6 +118,8 @@ def load(records: Records, size: int | None, buckets: Buckets | None = None) -> 
             "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
         },
         window=Window(records.window, records.block) if lazy else None,
+        styles=styles,
+        style_labels=torch.tensor([style_number.get(f, -1) for f in style], dtype=torch.int64) if styles else None,
     )
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data import builtin, emoji
+from sfumato.data import builtin, emoji, icons
 from sfumato.data.load import load
 from sfumato.data.ragged import with_channels
 from sfumato.data.records import open_records, readable, shown
 from sfumato.data.shapes import Buckets
 from sfumato.data.source import Source
 
-NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test")
+NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test", "icons")
 
 
 def open(
@@ -32,8 +32,9 @@ def open(
 
     `source` is what `open_records` reads (a folder of pictures, .tar or .parquet shards, a .csv or .jsonl of paths, a
     folder of Hugging Face datasets), or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
-    files of DIR. A folder wins over a name when given as a path ("./emoji"). `size` defaults to a power of two near
-    the pictures' median shorter side; `channels` (1 grey, 3 colour) to 1 when every picture is grey, else 3.
+    files of DIR, "icons:STYLE,STYLE" has those styles alone. A folder wins over a name when given as a path ("./emoji").
+    `size` defaults to a power of two near the pictures' median shorter side; `channels` (1 grey, 3 colour) to 1 when
+    every picture is grey, else 3.
     Raises SfumatoError with one clear line for everything the user can mend.
     """
     _check("size", size, 1, 4096)
@@ -51,6 +52,8 @@ def open(
         loaded = builtin.digits(size)
     elif given in ("emoji", "emoji-people"):
         loaded = emoji.load(given, size)
+    elif name == "icons":
+        loaded = icons.load(given, size)
     elif name in ("fashion-mnist", "fashion-mnist/test"):
         loaded = builtin.fashion_mnist(name, where, size)
     elif readable(Path(given).expanduser()):
@@ -94,7 +97,7 @@ def located(source: str | os.PathLike[str]) -> str:
     """The source as it can be opened from any folder: paths made absolute, names as they are."""
     given = os.fspath(source)
     name, colon, where = given.partition(":")
-    if given in NAMES or (name in NAMES and not where):
+    if given in NAMES or name == "icons" or (name in NAMES and not where):
         return given
     if name in NAMES:
         return name + colon + os.path.abspath(Path(where).expanduser())

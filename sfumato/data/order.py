@@ -13,6 +13,7 @@ from torch import Tensor
 from sfumato.core import SfumatoError
 
 HELD_OUT = 0.05
+PAIRS_OUT = 0.10
 
 
 def _hash63(text: str) -> int:
@@ -204,18 +205,36 @@ class Dealt:
         return step * self.batch / self.n
 
 
-def split(keys: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:
-    """File names -> (train rows, held-out rows), int64 ascending, disjoint and together all of them.
+def split(names: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Names of pictures -> (train rows, held-out rows), int64 ascending, disjoint and together all of them.
 
-    A row is held out when hash(seed, name) < 5 % of the range, so adding or removing files moves no other file.
-    When no name falls there, the lowest hash is held out. A single picture is both trained on and held out.
+    Rows of one name stay together: they are held out when hash(seed, name) < 5 % of the range, so adding or removing
+    files moves no other file. When no name falls there, the lowest hash is held out. Pictures of a single name are both
+    trained on and held out.
     """
-    hashes = [_hash63(f"split/{seed}/{key}") for key in keys]
-    bound = int(HELD_OUT * 2**63)
-    held = {row for row, value in enumerate(hashes) if value < bound}
-    by_hash = sorted(range(len(keys)), key=hashes.__getitem__)
-    held = held or set(by_hash[:1])
-    if len(held) == len(keys) > 1:
+    hashes = {name: _hash63(f"split/{seed}/{name}") for name in names}
+    by_hash = sorted(hashes, key=hashes.__getitem__)
+    held = {name for name in by_hash if hashes[name] < HELD_OUT * 2**63} or set(by_hash[:1])
+    if len(held) == len(hashes) > 1:
         held.discard(by_hash[-1])
-    train = [row for row in range(len(keys)) if row not in held] or [0]
-    return torch.tensor(train, dtype=torch.int64), torch.tensor(sorted(held), dtype=torch.int64)
+    train = [row for row, name in enumerate(names) if name not in held or len(hashes) == 1]
+    out = [row for row, name in enumerate(names) if name in held]
+    return torch.tensor(train, dtype=torch.int64), torch.tensor(out, dtype=torch.int64)
+
+
+def split_pairs(names: Sequence[str], kinds: Tensor, rows: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows to learn from -> (train rows, held-out rows): about 10 % of the (name, kind) pairs are held out.
+
+    names: one per row of the set, `kinds` int64 likewise; rows of one pair stay together. A pair is held out when
+    hash(seed, name, kind) < 10 % of the range and the name stays in training in another kind.
+    """
+    kinds_of: dict[str, dict[int, int]] = {}
+    for row in rows.tolist():
+        kind = int(kinds[row])
+        kinds_of.setdefault(names[row], {})[kind] = _hash63(f"pairs/{seed}/{names[row]}/{kind}")
+    held = set()
+    for name, hashes in kinds_of.items():
+        chosen = [kind for kind in sorted(hashes, key=hashes.__getitem__) if hashes[kind] < PAIRS_OUT * 2**63]
+        held.update((name, kind) for kind in chosen[: len(hashes) - 1])
+    out = torch.tensor([(names[row], int(kinds[row])) in held for row in rows.tolist()], dtype=torch.bool)
+    return rows[~out], rows[out]

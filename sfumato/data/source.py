@@ -16,7 +16,7 @@ from sfumato.core import Batch, Cond, SfumatoError, Slot
 from sfumato.data import text
 from sfumato.data.codec import PixelCodec
 from sfumato.data.lazy import Lazy
-from sfumato.data.order import Window, split
+from sfumato.data.order import Window, split, split_pairs
 from sfumato.data.ragged import Ragged, Squares, square_side
 from sfumato.data.shapes import Shape
 
@@ -42,7 +42,9 @@ class Source:
 
     `window` is how training shuffles a set that is not in memory (None: the whole set at once). `labels` is int64 [N]
     into `classes`, -1 where unknown; `captions` holds "" where missing; `columns` keeps every other column of the
-    metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...).
+    metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...). `style_labels` is int64
+    [N] into `styles`, -1 where unknown. `groups` names the drawing that each picture shows (None: each its own): a
+    drawing is held out whole.
     """
 
     name: str
@@ -54,6 +56,9 @@ class Source:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     window: Window | None = None
+    styles: tuple[str, ...] = ()
+    style_labels: Tensor | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -99,6 +104,8 @@ class Source:
             keys=tuple(self.keys[k] for k in chosen),
             labels=None if self.labels is None else self.labels[rows],
             captions=None if self.captions is None else [self.captions[k] for k in chosen],
+            style_labels=None if self.style_labels is None else self.style_labels[rows],
+            groups=None if self.groups is None else tuple(self.groups[k] for k in chosen),
             columns={name: [values[k] for k in chosen] for name, values in self.columns.items()},
         )
 
@@ -112,8 +119,14 @@ class Source:
         return self.captions is not None
 
     @cached_property
-    def _split(self) -> tuple[Tensor, Tensor]:
-        return split(self.keys)
+    def _split(self) -> tuple[Tensor, dict[str, Tensor]]:
+        train, held = split(self.groups or self.keys)
+        if self.groups is None:
+            return train, {"pictures": held}
+        if self.style_labels is None:
+            return train, {"glyphs": held}
+        train, pairs = split_pairs(self.groups, self.style_labels, train)
+        return train, {"glyphs": held, "pairs": pairs}
 
     @property
     def train_index(self) -> Tensor:
@@ -121,19 +134,18 @@ class Source:
         return self._split[0]
 
     @property
-    def validation_index(self) -> Tensor:
-        """Rows held out (about 5 %, chosen by hash of the file name, at least 1), int64, ascending."""
+    def holdout(self) -> dict[str, Tensor]:
+        """Held-out rows, int64 ascending, by what is new in them.
+
+        "pictures", each chosen by its name; where there are `groups`, "glyphs": drawings that are not trained on at all,
+        and, with styles, "pairs": drawings that are trained on in another style only.
+        """
         return self._split[1]
 
     @cached_property
-    def text_length(self) -> int:
-        """Token columns of the "text" slot: the longest caption's, at most text.LENGTH; 0 without captions."""
-        longest = max((len(text.words(c)) for c in self.captions or ()), default=0)
-        return min(longest, text.LENGTH)
-
-    @cached_property
-    def _tokens(self) -> tuple[Tensor, Tensor]:
-        return text.encode(self.captions or [], self.text_length)
+    def validation_index(self) -> Tensor:
+        """All rows of `holdout` (about 5 % chosen by hash, and a tenth of the pairs; at least 1), int64, ascending."""
+        return torch.cat(list(self.holdout.values())).sort().values
 
     def images(self, index: Tensor) -> np.ndarray:
         """Pictures of these rows, uint8 [B, H, W, C]; raises SfumatoError for rows of several shapes."""
@@ -145,14 +157,15 @@ class Source:
             self.pixels.expect(np.asarray(index))
 
     def batch(self, index: Tensor) -> Batch:
-        """Rows int64 [B] -> x0 float32 [B, C, H, W] in [-1, 1] with the slots "class" and "text" where they exist."""
+        """Rows int64 [B] -> x0 float32 [B, C, H, W] in [-1, 1] with the slots "class", "style" and "text" where they exist."""
         slots = {}
-        if self.labels is not None:
-            label = self.labels[index]
-            slots["class"] = Slot(label.clamp_min(0), "vector", label >= 0)
+        for name, labels in (("class", self.labels), ("style", self.style_labels)):
+            if labels is not None:
+                label = labels[index]
+                slots[name] = Slot(label.clamp_min(0), "vector", label >= 0)
         if self.captions is not None:
-            ids, mask = self._tokens
-            slots["text"] = Slot(ids[index], "tokens", mask[index])
+            ids, mask = text.encode([self.captions[k] for k in index.tolist()])
+            slots["text"] = Slot(ids, "tokens", mask)
         pictures = self.images(index)
         return Batch(self.codec.sized(*pictures.shape[1:3]).encode(pictures), Cond(slots), index)
 
@@ -163,7 +176,7 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """A hash of the file names in their order: the same names, the same split and the same order of training."""
-        names = "\n".join(self.keys).encode("utf-8", "surrogateescape")
+        names = "\n".join([*self.keys, *(self.groups or ())]).encode("utf-8", "surrogateescape")
         return blake2b(names, digest_size=8).hexdigest()
 
     def summary(self) -> dict[str, Any]:
@@ -179,6 +192,7 @@ class Source:
             "channels": channels,
             "train": len(self.train_index),
             "validation": len(self.validation_index),
+            "holdout": {name: len(rows) for name, rows in self.holdout.items()},
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
@@ -192,12 +206,14 @@ class Source:
             counts = torch.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
             told["class_counts"] = dict(zip(self.classes, counts.tolist(), strict=True))
             told["unlabelled"] = int((self.labels < 0).sum())
+        if self.style_labels is not None:
+            counts = torch.bincount(self.style_labels[self.style_labels >= 0], minlength=len(self.styles))
+            told["style_counts"] = dict(zip(self.styles, counts.tolist(), strict=True))
         if self.captions is not None:
             lengths = [len(text.words(c)) for c in self.captions]
             told["text"] = {
                 "vocabulary": text.VOCABULARY,
-                "length": self.text_length,
+                "longest": max(lengths, default=0),
                 "missing": sum(n == 0 for n in lengths),
-                "cut": sum(n > self.text_length for n in lengths),
             }
         return {**told, **self.notes}
