@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
     train.add_argument(
-        "source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people"
+        "source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people, icons"
     )
     train.add_argument("--run", required=True, metavar="DIR", help="the run folder")
     train.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
@@ -145,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     clean.add_argument("--only", nargs="+", metavar="KIND", help="kinds of faults to put right (all that can be)")
     clean.add_argument("--undo", action="store_true", help="put everything in DIR back as it was in the source")
 
+    get = command("data", "Make a picture set on this machine from packages that npm (or pip) fetches, once.")
+    get.add_argument("action", choices=["get"])
+    get.add_argument("set", choices=["emoji"], help="emoji: captioned icons in many styles, the source 'icons'")
+    get.add_argument("--styles", nargs="+", metavar="STYLE", help="which styles (the five under Apache and MIT licences)")
+    get.add_argument("--size", type=int, default=64, metavar="N", help="side of the pictures in pixels (64)")
+
     pack = command("pack", "Write a set of pictures as WebDataset shards, the pictures' own bytes unchanged.")
     pack.add_argument("source", help="a folder, .csv or .jsonl of paths, .tar or .parquet shards, ...")
     pack.add_argument("--out", required=True, metavar="DIR", help="a new folder for the shards")
@@ -174,6 +180,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.audit import run_audit as found
     elif name == "clean":
         from sfumato.cli.clean import clean as found
+    elif name == "data":
+        from sfumato.cli.data import data as found
     elif name == "pack":
         from sfumato.cli.pack import pack as found
     else:
