@@ -19,7 +19,7 @@ from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
 from sfumato.train import Recipe, Run, load_weights
 
-KEPT = ("recipe", "data", "codec", "classes", "captions", "versions", "training")
+KEPT = ("recipe", "data", "codec", "classes", "styles", "captions", "versions", "training")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.facts["classes"]) if self.conditioned_on("class") else ()
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        return tuple(self.facts["styles"]) if self.conditioned_on("style") else ()
 
     @property
     def shapes(self) -> tuple[Shape, ...]:

@@ -92,7 +92,8 @@ class Recipe:
     """Network, process, prediction, loss, times, optimiser, averages.
 
     `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
-    the source has them; `condition_dropout` is the share of samples that see none;
+    the source has them; `condition_dropout` is the share of samples that see none, `each_dropout` the share that each
+    condition is hidden from by itself, whatever becomes of the others;
     `balance` how often each picture is drawn (None: all alike); `captions` how captions are changed; `augment` and
     `colour` the non-leaky augmentations; `standard` standardises what the network sees, fitted to the training rows;
     `compile` trains through torch.compile (needs a C++ compiler, and a minute).
@@ -107,8 +108,9 @@ class Recipe:
     ema: EMAConfig = EMAConfig()
     batch: int = 32
     accumulate: int = 1
-    conditions: tuple[str, ...] = ("class", "text")
+    conditions: tuple[str, ...] = ("class", "style", "text")
     condition_dropout: float = 0.1
+    each_dropout: float = 0.0
     balance: Balance | None = None
     captions: Captions | None = None
     augment: Augment | None = None
@@ -121,8 +123,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise SfumatoError(f"batch {self.batch} must be a positive multiple of accumulate {self.accumulate}")
-        if not 0 <= self.condition_dropout <= 1:
-            raise SfumatoError(f"condition_dropout should lie in 0 ... 1, not {self.condition_dropout:g}")
+        for name in ("condition_dropout", "each_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SfumatoError(f"{name} should lie in 0 ... 1, not {getattr(self, name):g}")
         if self.sigma_data is not None and self.sigma_data <= 0:
             raise SfumatoError(f"sigma_data should lie above 0 (or be null: measured), not {self.sigma_data:g}")
 
@@ -156,7 +159,7 @@ class Recipe:
 
     def _slots(self, source: Source) -> tuple[SlotSpec, ...]:
         cond = source.batch(source.train_index[:1]).cond
-        sizes = {"class": len(source.classes), "text": VOCABULARY}
+        sizes = {"class": len(source.classes), "style": len(source.styles), "text": VOCABULARY}
         chosen = {name: slot for name, slot in cond.items() if name in self.conditions}
         slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in chosen.items()]
         if self.captions is not None and "text" not in chosen:
@@ -184,9 +187,14 @@ class Recipe:
 
     def _varied(self, x0: Tensor, cond: Cond, source: Source, rows: Tensor, noise: Noise) -> tuple[Tensor, Cond]:
         if self.captions is not None:
-            cond = cond | {"text": self.captions([source.captions[k] for k in rows.tolist()], noise.at(5))}
+            others = source.columns.get("alternatives")
+            others = others and [others[k] for k in rows.tolist()]
+            cond = cond | {"text": self.captions([source.captions[k] for k in rows.tolist()], noise.at(5), others)}
         if cond and self.condition_dropout > 0:
             cond = cond.null(where=noise.at(3).uniform((len(x0),)) < self.condition_dropout)
+        if self.each_dropout > 0:
+            for name, u in zip(sorted(cond), noise.at(7).uniform((len(x0), len(cond))).unbind(1), strict=True):
+                cond = cond.null(name, where=u < self.each_dropout)
         if self.augment is not None:
             x0, done = self.augment(x0, noise.at(4))
             cond = cond | {"augment": done}

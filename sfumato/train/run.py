@@ -61,6 +61,7 @@ class Run:
                 "codec": dict(zip(("channels", "height", "width"), source.codec.spec, strict=True))
                 | {"shapes": [list(shape) for shape in source.shapes]},
                 "classes": list(source.classes),
+                "styles": list(source.styles),
                 "captions": _some_captions(source),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
                 "setting": {"half": setting.precision is not None, "channels_last": setting.channels_last},
