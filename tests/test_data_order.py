@@ -11,6 +11,7 @@ from PIL import Image
 
 from sfumato.core import Noise, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Order, PixelCodec, encode
+from sfumato.data.text import features, words
 from sfumato.data.order import split
 
 
@@ -61,18 +62,40 @@ def test_codec_refuses(act: object, needle: str) -> None:
         act(PixelCodec(4, 4, 3))
 
 
-def test_captions_become_hashed_words() -> None:
-    ids, mask = encode(["A red cat!", None, "cat", "", "CAT\u00a0 RED"], length=4)
-    assert ids.shape == mask.shape == (5, 4) and ids.dtype == torch.int64 and mask.dtype == torch.bool
+def test_captions_become_hashed_words_and_runs_of_letters() -> None:
+    ids, mask = encode(["A red cat!", None, "cat", "", "CAT\u00a0 RED"])
+    assert ids.shape[:2] == mask.shape == (5, 4) and ids.dtype == torch.int64 and mask.dtype == torch.bool
     assert mask.sum(1).tolist() == [4, 0, 1, 0, 2]
-    cat = 1 + int.from_bytes(blake2b(b"cat", digest_size=8).digest(), "big") % 4095
-    assert ids[2, 0] == ids[0, 2] == ids[4, 0] == cat and ids[4, 1] == ids[0, 1]
-    assert torch.equal(ids > 0, mask) and ids.max() < VOCABULARY
-    assert encode(["one two three"], length=2)[1].sum() == 2
-    assert encode([])[0].shape == (0, 32)
-    for wrong in ("bare text", [3]):
+
+    def hashed(text: str, below: int) -> int:
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % below
+
+    cat = [1 + hashed("cat", 8191), *(8192 + hashed(run, 8192) for run in ("<ca", "cat", "at>"))]
+    assert ids[2, 0].tolist() == ids[0, 2].tolist() == ids[4, 0].tolist() == cat + [0] * 9
+    assert torch.equal(ids[4, 1], ids[0, 1]) and torch.equal(ids[..., 0] > 0, mask) and ids.max() < VOCABULARY
+    assert encode([])[0].shape[:2] == (0, 0)
+    for wrong in ("bare text", [3], ["word " * 20_001]):
         with pytest.raises(SfumatoError):
             encode(wrong)
+
+
+def test_words_spelled_alike_share_features_and_long_ones_keep_both_ends() -> None:
+    def seen(word: str) -> set[int]:
+        return set(features(word)[1:])
+
+    assert len(seen("strawberries") & seen("strawberry")) > 6 and not seen("strawberry") & seen("owl")
+    long = features("a" * 30 + "b" * 30)
+    assert len(long) == 13 and seen("b" * 30) & set(long) and seen("a" * 30) & set(long)
+
+
+def test_scripts_without_spaces_are_read_sign_by_sign() -> None:
+    assert words("赤いリンゴ red") == [*"赤いリンゴ", "red"] and words("красное яблоко") == ["красное", "яблоко"]
+    assert words("تفاحة حمراء") == ["تفاحة", "حمراء"] and words("빨간 사과") == ["빨간", "사과"]
+
+
+def test_a_thousand_words_are_all_read() -> None:
+    ids, mask = encode([" ".join(f"w{k}" for k in range(1000)), "short"])
+    assert mask.sum(1).tolist() == [1000, 1] and len({tuple(row) for row in ids[0].tolist()}) == 1000
 
 
 @pytest.mark.parametrize("n,batch", [(10, 4), (10, 10), (3, 8), (1, 5), (7, 1)])

@@ -68,7 +68,7 @@ def test_a_caption_depends_on_its_own_stream_alone() -> None:
     noise = Noise.of(4, 20)
     together = rules(captions, noise)
     changed = [rules.change(c, Noise([s])) for c, s in zip(captions, noise.seeds, strict=True)]
-    ids, mask = encode(changed, together.value.shape[1])
+    ids, mask = encode(changed)
     assert torch.equal(together.value, ids) and torch.equal(together.mask, mask)
     assert together.role == "tokens" and bool(together.mask.any(0).all()), "no column is padding throughout"
     assert len(set(changed) & set(captions)) < 20
@@ -108,7 +108,7 @@ def test_training_sees_changed_captions_and_validation_the_true_ones() -> None:
     trainer = tiny_trainer(source=source, captions=rules, condition_dropout=0.0)
     batch, _ = trainer.batch(3)
     expected = [source.captions[k].replace("bar", "line") for k in batch.index.tolist()]
-    ids, mask = encode(expected, batch.cond["text"].value.shape[1])
+    ids, mask = encode(expected)
     assert torch.equal(batch.cond["text"].value, ids) and torch.equal(batch.cond["text"].mask, mask)
     rows = source.validation_index
     assert torch.equal(trainer.look(rows).cond["text"].value, source.batch(rows).cond["text"].value)

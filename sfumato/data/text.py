@@ -1,4 +1,4 @@
-"""Captions -> token ids by hashing words: no vocabulary file, the same ids on every machine."""
+"""Captions -> hashed features of words and their letters: no vocabulary file, the same ids on every machine."""
 
 from __future__ import annotations
 
@@ -13,33 +13,68 @@ from torch import Tensor
 
 from sfumato.core import SfumatoError
 
-VOCABULARY = 4096  # ids 0 ... 4095; 0 is padding
-LENGTH = 32
+WORDS = 8192  # ids 1 ... 8191 are words
+GRAMS = 8192  # ids 8192 ... 16383 are runs of letters
+VOCABULARY = WORDS + GRAMS  # 0 is padding
+FEATURES = 13  # of a word: itself, and up to 12 runs of its letters
+LONGEST = 20_000  # words of one caption
 _WORD = re.compile(r"\w+|[^\w\s]")
+# scripts written without spaces: every sign is a word of its own
+_SIGNS = re.compile(
+    "[\u0e00-\u0e7f\u2e80-\u2fdf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 def words(caption: str) -> list[str]:
     """Words and punctuation marks of a caption, lower case, after Unicode NFKC."""
-    return _WORD.findall(unicodedata.normalize("NFKC", caption).lower())
+    found = _WORD.findall(unicodedata.normalize("NFKC", caption).lower())
+    return [part for word in found for part in _parts(word)]
+
+
+def _parts(word: str) -> list[str]:
+    if not _SIGNS.search(word):
+        return [word]
+    return [part for part in re.split(f"({_SIGNS.pattern})", word) if part]
+
+
+def _hash(text: str, below: int) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") % below
 
 
 @lru_cache(maxsize=65536)
-def word_id(word: str) -> int:
-    """The word's id: 1 + blake2b(word) mod 4095. Two words may share an id (chance 1 in 4,095 for a given pair)."""
-    return 1 + int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big") % (VOCABULARY - 1)
+def features(word: str) -> tuple[int, ...]:
+    """Ids of one word: 1 + blake2b(word) mod 8191, then its runs of three letters, "<" before and ">" behind.
+
+    Words that are spelled alike share runs, so one that was never seen lands near those that were (Bojanowski et al.
+    2017). Of a word of more than 12 letters the first and the last six runs are kept.
+    """
+    marked = f"<{word}>"
+    runs = [marked[k : k + 3] for k in range(len(marked) - 2)]
+    most = FEATURES - 1
+    if len(runs) > most:
+        runs = runs[: most // 2] + runs[-(most // 2) :]
+    return 1 + _hash(word, WORDS - 1), *(WORDS + _hash(run, GRAMS) for run in runs)
 
 
-def encode(captions: Sequence[str | None], length: int = LENGTH) -> tuple[Tensor, Tensor]:
-    """B captions -> (ids int64 [B, length], mask bool [B, length], True where there is a word); longer text is cut.
+def encode(captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    """B captions -> (ids int64 [B, N, FEATURES], mask bool [B, N], True where there is a word), N the longest's words.
 
-    A missing caption (None or "") is a row of padding. Raises SfumatoError when something else than text is given.
+    Nothing is cut. A missing caption (None or "") is a row of padding. Raises SfumatoError for what is no text, and for
+    more than LONGEST words.
     """
     if isinstance(captions, str):
         raise SfumatoError("encode takes a list of captions; put the single caption into a list")
-    ids = torch.zeros(len(captions), length, dtype=torch.int64)
+    rows = []
     for row, caption in enumerate(captions):
         if not isinstance(caption, str | None):
             raise SfumatoError(f"caption {row} is {type(caption).__name__}, not text")
-        found = [word_id(w) for w in words(caption or "")[:length]]
-        ids[row, : len(found)] = torch.tensor(found, dtype=torch.int64)
-    return ids, ids > 0
+        rows.append(words(caption or ""))
+        if len(rows[-1]) > LONGEST:
+            raise SfumatoError(f"a caption has at most {LONGEST:,} words; this one has {len(rows[-1]):,}: shorten it")
+    longest = max((len(row) for row in rows), default=0)
+    ids = torch.zeros(len(rows), longest, FEATURES, dtype=torch.int64)
+    for row, found in enumerate(rows):
+        if found:
+            flat = [(*features(w), *(0,) * (FEATURES - 1))[:FEATURES] for w in found]
+            ids[row, : len(found)] = torch.tensor(flat, dtype=torch.int64)
+    return ids, ids[..., 0] > 0

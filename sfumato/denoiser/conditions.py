@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.core import Cond, Role, SfumatoError
+from sfumato.denoiser.language import Language, Pool
 
 
 @dataclass(frozen=True)
 class SlotSpec:
     """One condition a network is built for.
 
-    `size`: number of classes or vocabulary (`ids` True), else vector dimension or map channels; `frames`: how many
-    frames a frames slot holds.
+    `size`: number of classes or of words' features (`ids` True), else dimension of the vector or of each token, or map
+    channels; `frames`: how many frames a frames slot holds.
     """
 
     name: str
@@ -32,29 +33,38 @@ class SlotSpec:
         return (self.size + 1) * self.frames if self.role == "frames" else 0
 
 
+def _has_encoder(spec: SlotSpec) -> bool:
+    return spec.role in ("vector", "tokens")
+
+
+def _encoder(spec: SlotSpec, width: int) -> nn.Module:
+    if spec.ids and spec.role == "tokens":
+        return Language(spec.size, width)
+    if spec.ids:
+        encoder = nn.Embedding(spec.size + 1, width)
+        nn.init.normal_(encoder.weight, std=0.5)
+    else:
+        encoder = nn.Linear(spec.size, width, bias=False)
+        nn.init.normal_(encoder.weight, std=width**-0.5)
+    return encoder
+
+
 class Conditioner(nn.Module):
     """Cond -> (vector [B, width], tokens [B, N, width] with mask [B, N] or None, maps [B, C, H, W] or None).
 
-    A slot that is absent, wholly or for some samples, becomes a learned null (ids), zeros (vectors, maps) or masked
-    tokens; one learned token is always present so that attention never reads nothing.
+    Tokens of ids int64 [B, N, F] are words, read by a `Language` of their own. A slot that is absent, wholly or for some
+    samples, becomes a learned null (ids), zeros (vectors, maps) or masked tokens; one learned token is always present so
+    that attention never reads nothing.
     """
 
     def __init__(self, specs: tuple[SlotSpec, ...], width: int) -> None:
         super().__init__()
         self.specs, self.width = specs, width
-        encoders = {}
-        for spec in specs:
-            if spec.role in ("vector", "tokens"):
-                encoders[spec.name] = (
-                    nn.Embedding(spec.size + 1, width) if spec.ids else nn.Linear(spec.size, width, bias=False)
-                )
-        self.encoders = nn.ModuleDict(encoders)
-        for encoder in self.encoders.values():
-            nn.init.normal_(encoder.weight, std=width**-0.5 if isinstance(encoder, nn.Linear) else 0.5)
+        self.encoders = nn.ModuleDict({spec.name: _encoder(spec, width) for spec in specs if _has_encoder(spec)})
         self.has_tokens = any(spec.role == "tokens" for spec in specs)
         if self.has_tokens:
             self.null_token = nn.Parameter(torch.zeros(1, 1, width))
-            self.pool = nn.Linear(width, width)
+            self.pool = Pool(width)
         self.map_channels = sum(spec.channels for spec in specs)
 
     def forward(self, cond: Cond, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
@@ -70,8 +80,10 @@ class Conditioner(nn.Module):
             if spec.role == "vector":
                 vector = vector + self._vector(spec, slot, vector)
             elif spec.role == "tokens" and slot is not None:
-                tokens.append(self.encoders[spec.name](slot.value))
-                masks.append(slot.present())
+                mask = slot.present()
+                encoder = self.encoders[spec.name]
+                tokens.append(encoder(slot.value, mask) if spec.ids else encoder(slot.value))
+                masks.append(mask)
             elif spec.role in ("map", "frames"):
                 maps.append(self._map(spec, slot, x))
         if not self.has_tokens:
@@ -79,9 +91,7 @@ class Conditioner(nn.Module):
         tokens.append(self.null_token.expand(batch, 1, -1))
         masks.append(torch.ones(batch, 1, dtype=torch.bool, device=x.device))
         text, mask = torch.cat(tokens, 1), torch.cat(masks, 1)
-        weight = mask.unsqueeze(-1).to(text.dtype)
-        vector = vector + self.pool((text * weight).sum(1) / weight.sum(1))
-        return vector, text, mask, torch.cat(maps, 1) if maps else None
+        return vector + self.pool(text, mask), text, mask, torch.cat(maps, 1) if maps else None
 
     def _vector(self, spec: SlotSpec, slot, like: Tensor) -> Tensor:
         encoder = self.encoders[spec.name]

@@ -28,6 +28,15 @@ def transformer(size: int) -> Recipe:
     return Recipe(net=TransformerConfig(patch=max(1, size // 8)))
 
 
+def text(size: int) -> Recipe:
+    """Text to picture: a wider U-Net whose words are read by attention at a half and a quarter of its resolution.
+
+    Its times lean to the noisy side, where what a picture shows is decided (Esser et al. 2024, section 3.1).
+    """
+    net = UNetConfig(patch=_patch(size), widths=(64, 128, 256, 320), attention=(1, 2))
+    return Recipe(net=net, times=LogNormalTimes(mean=0.4))
+
+
 def _published(
     size: int, process: VPLinear | VE | EDM, target: Eps | EDMTarget, times: UniformTimes | LogNormalTimes
 ) -> Recipe:
@@ -54,6 +63,7 @@ def edm(size: int) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "default": default,
     "transformer": transformer,
+    "text": text,
     "ddpm": ddpm,
     "score": score,
     "edm": edm,

@@ -17,6 +17,7 @@ from sfumato.data.shapes import Buckets, nearest
 IMBALANCE = 4  # largest to smallest class
 CLASS_LEAST = 10  # pictures of the largest class, under which counts say nothing
 MANY_SHARE, MANY_LEAST = 0.02, 5  # of the pictures that have one caption in common
+LONG = 60  # words of a caption: about the 77 tokens that CLIP reads
 PHRASE_WORDS, PHRASE_SHARE, PHRASE_LEAST = 4, 0.3, 10
 WASTE = 0.15  # share of all pixels that the square crop cuts away
 _NAME_LIKE = re.compile(
@@ -101,9 +102,9 @@ def caption_faults(
             )
     yield from _phrases({c: f for c, f in seen.items() if len(f) < many})
     long = {k: len(text.words(c)) for k, c in given.items()}
-    long = {k: n for k, n in long.items() if n > text.LENGTH}
+    long = {k: n for k, n in long.items() if n > LONG}
     if long:
-        told = f"up to {max(long.values()):,} words; the encoder reads {text.LENGTH}, the rest is never seen"
+        told = f"up to {max(long.values()):,} words; our own encoder reads them all, CLIP's stops after about {LONG}"
         yield Finding("caption_long", tuple(long), told, "warning", "caption")
 
 
