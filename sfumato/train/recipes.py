@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sfumato.core import SfumatoError
+from sfumato.data.icons import CAPTIONS
 from sfumato.denoiser import EDMTarget, Eps, TransformerConfig, UNetConfig
 from sfumato.forward import EDM, VE, VPLinear
 from sfumato.train.objective import SquaredError
@@ -34,7 +35,12 @@ def text(size: int) -> Recipe:
     Its times lean to the noisy side, where what a picture shows is decided (Esser et al. 2024, section 3.1).
     """
     net = UNetConfig(patch=_patch(size), widths=(64, 128, 256, 320), attention=(1, 2))
-    return Recipe(net=net, times=LogNormalTimes(mean=0.4))
+    return Recipe(net=net, times=LogNormalTimes(mean=0.4), each_dropout=0.1)
+
+
+def icons(size: int) -> Recipe:
+    """Text to picture on the set of icons, whose captions are varied by rules of their own."""
+    return replace(text(size), captions=CAPTIONS)
 
 
 def _published(
@@ -64,6 +70,7 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
     "default": default,
     "transformer": transformer,
     "text": text,
+    "icons": icons,
     "ddpm": ddpm,
     "score": score,
     "edm": edm,
