@@ -22,15 +22,14 @@ from torch import Tensor, nn
 from benchmarks import common, peers
 from sfumato.data import Source
 from sfumato.data import open as open_source
-from sfumato.tasks.generate import Request
+from sfumato.tasks.sampling import DEFAULTS
 
 # Near our default in size (3.87 M), all with 32x32 inputs of one channel.
 DIFFUSERS_WIDTHS = (32, 64, 96, 128)  # 5.20 M
 DDP_SHAPE = (24, (1, 2, 4, 8))  # its default multipliers: 5.28 M
 
 # How our recipes are run and sampled; precision "" means: what the one-second probe chooses.
-_ASKED = Request()
-RUNNING = {"precision": "", "solver": _ASKED.solver, "grid": _ASKED.grid, "steps": str(_ASKED.steps)}
+RUNNING = {"precision": ""} | {name: str(value) for name, value in DEFAULTS.items()}
 
 # Our recipe with one thing changed at a time.
 ABLATION = tuple(

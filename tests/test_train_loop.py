@@ -264,7 +264,7 @@ def test_a_step_that_failed_changed_no_weight() -> None:
     trainer = tiny_trainer(10, source=SOURCE)
     before = {n: p.detach().clone() for n, p in trainer.weights.items()}
     trainer.batch(0)
-    trainer.losses = lambda batch, u, noise: (
+    trainer.losses = lambda batch, u, noise, share=1.0: (
         trainer.denoiser(batch.x0, u, batch.cond).lin.flatten(1).sum(1) * float("nan")
     )
     assert "the loss is not" in stopped(trainer)

@@ -17,7 +17,7 @@ from sfumato.core import Cond, SfumatoError
 from sfumato.data import Source
 from sfumato.denoiser import Denoiser, Flow, UNet, UNetConfig
 from sfumato.forward import RectifiedFlow
-from sfumato.train import Budget, Run, Trainer, keep_large_blocks, probe, restore, validation_losses
+from sfumato.train import Budget, Consistency, Run, Trainer, keep_large_blocks, probe, restore, validation_losses
 from sfumato.train.machine import available_memory, seconds_of, training_step
 
 OVERFIT_PICTURES = 8
@@ -30,6 +30,8 @@ def doctor(options: argparse.Namespace) -> dict[str, Any]:
     run = None if options.run is None else Run(Path(options.run))
     if run is not None:
         run.describe()  # what is no run is told before the machine is measured
+        if isinstance(run.recipe().objective, Consistency):
+            raise SfumatoError(f"{run.path} holds a few-step model, whose loss says nothing: doctor judges denoisers")
     found: dict[str, Any] = {"machine": _machine()}
     for key, value in found["machine"].items():
         say(f"{key}: {value}")

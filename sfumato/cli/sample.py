@@ -17,7 +17,7 @@ from sfumato.train import keep_large_blocks
 def sample(options: argparse.Namespace) -> dict[str, Any]:
     """Draw pictures into one grid or a folder; returns what --json prints."""
     keep_large_blocks()
-    fields = ("n", "seed", "steps", "solver", "grid", "guidance", "class_name", "prompt")
+    fields = ("n", "seed", "steps", "solver", "grid", "guidance", "autoguidance", "class_name", "prompt")
     request = Request(**{name: getattr(options, name) for name in fields}, shape=_shape(options.shape))
     out = Path(options.out)
     if out.suffix and out.suffix.lower() != ".png":
@@ -34,11 +34,11 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     try:
         if out.suffix:
             out.parent.mkdir(parents=True, exist_ok=True)
-            grid_image(result.images).save(out, pnginfo=mark(name, request))
+            grid_image(result.images).save(out, pnginfo=mark(name, result.request))
         else:
             out.mkdir(parents=True, exist_ok=True)
             for k, image in enumerate(result.images):
-                image.save(out / f"{request.seed}-{k:05d}.png", pnginfo=mark(name, request, k))
+                image.save(out / f"{request.seed}-{k:05d}.png", pnginfo=mark(name, result.request, k))
     except OSError as error:
         raise SfumatoError(f"cannot write {out}: {error}") from error
     say(f"{request.n} pictures in {result.seconds:.2f} s: {out}")
@@ -62,7 +62,7 @@ def _shape(text: str | None) -> tuple[int, int] | None:
 
 def export(options: argparse.Namespace) -> dict[str, Any]:
     """Write the model as one file; returns what --json prints."""
-    path = load(options.run, options.ema).export(options.to)
+    path = load(options.run, options.ema).export(options.to, options.with_weak)
     size = path.stat().st_size
     say(f"{path}: {size / 1e6:.1f} MB; use it with sfumato.load({str(path)!r})")
     return {"file": str(path), "bytes": size}

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ from sfumato.settings import override
 from sfumato.tasks import Model, Request, by_shape
 from sfumato.train import (
     Budget,
+    Objective,
     Recipe,
     Run,
     Trainer,
     averaged_weights,
     fit,
     keep_large_blocks,
+    load_weights,
     make_plan,
     pick_recipe,
     preparation,
@@ -39,6 +41,7 @@ from sfumato.train import (
     write_card,
 )
 
+BASE = "base.safetensors"  # in a run folder: the model that it began with
 PREVIEWS = 8
 PREVIEW = Request(n=16, steps=12)
 
@@ -47,22 +50,45 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """The command; returns what --json prints."""
     keep_large_blocks()
     run = Run(Path(options.run))
-    source, recipe, budget = _resumed(options, run) if options.resume else _fresh(options, run)
+    source, recipe, budget = resumed(options, run) if options.resume else _fresh(options, run)
+    return carry_out(options, run, Work(source, recipe, budget))
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a run is made of: `base` is the model it begins with (None: nothing learned), kept in its folder; `objective`
+    what is minimised, where the recipe cannot tell it whole; `told` is added to run.json."""
+
+    source: Source
+    recipe: Recipe
+    budget: Budget
+    base: Model | None = None
+    objective: Objective | None = None
+    told: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def carry_out(options: argparse.Namespace, run: Run, work: Work) -> dict[str, Any]:
+    """Begin a run, or go on with it (`options.resume`), to its end and report; returns what --json prints."""
+    source, recipe, budget = work.source, work.recipe, work.budget
     say(f"data: {len(source):,} pictures of {source.name}, {_shape(source)}")
     for line in preparation.lines(source.notes):
         say(line)
     denoiser = recipe.build()
+    if work.base is not None:
+        load_weights(denoiser, dict(work.base.denoiser.named_parameters()))
     plan, planned = make_plan(denoiser, recipe, source, budget)
     for line in plan.lines():
         say(line)
     if options.resume:
-        trainer = Trainer(denoiser, recipe, source, budget, run.setting())
+        trainer = Trainer(denoiser, recipe, source, budget, run.setting(), work.objective)
         resume(run, trainer)
         say(f"going on from step {trainer.step:,}, in {trainer.setting}")
     else:
-        run.begin(planned, source, budget, plan.setting)
+        run.begin(planned, source, budget, plan.setting, work.told)
+        if work.base is not None:
+            work.base.export(run.path / BASE)
         (run.path / "source.json").write_text(json.dumps({"source": located(options.source)}))
-        trainer = Trainer(denoiser, planned, source, budget, plan.setting)
+        trainer = Trainer(denoiser, planned, source, budget, plan.setting, work.objective)
     write_card(run)
     done = _train(run, trainer)
     if not done:
@@ -124,9 +150,15 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
     return preparation.noted(source, recipe, policy), recipe, budget
 
 
-def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
+def resumed(
+    options: argparse.Namespace, run: Run, align: Callable[[Source], Source] | None = None
+) -> tuple[Source, Recipe, Budget]:
+    """What a run was begun with, the data opened anew (and named as its model names them, by `align`) and held against it.
+
+    Raises SfumatoError for other data, and for flags that a run keeps.
+    """
     for name in ("recipe", "seed", "size", "buckets", "balance", "ai_made", "captions"):
-        if getattr(options, name) is not None:
+        if getattr(options, name, None) is not None:
             flag = name.replace("_", "-")
             raise SfumatoError(f"a resumed run keeps its {flag}: leave --{flag} away, or start a new run folder")
     if options.set:
@@ -140,7 +172,12 @@ def _resumed(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Bud
         budget = Budget(seconds=60 * options.minutes)
     source = with_declared(open_as(options.source, described["codec"]), options.source)
     recipe = run.recipe()
-    if dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
+    if align is not None:
+        source = align(source)
+    elif (run.path / BASE).exists():
+        command = described.get("began", {}).get("how", "adapt")
+        raise SfumatoError(f"{run.path} began with a trained model: go on with 'sfumato {command} ... --resume'")
+    elif dataclasses.replace(recipe, sigma_data=None).fit_to(source).net != recipe.net:
         raise SfumatoError(f"{options.source} is not the data this run was trained on: its channels or classes differ")
     if source.fingerprint != described["data"]["fingerprint"]:
         raise SfumatoError(
@@ -206,7 +243,8 @@ def _train(run: Run, trainer: Trainer) -> bool:
 
 def _preview(run: Run, trainer: Trainer, model: Model, step: int) -> None:
     with averaged_weights(trainer), torch.no_grad():
-        images = [image for result in by_shape(model, PREVIEW) for image in result.images]
+        request = Request(n=PREVIEW.n) if "sampling" in model.facts else PREVIEW
+        images = [image for result in by_shape(model, request) for image in result.images]
     folder = run.path / "previews"
     folder.mkdir(exist_ok=True)
     grid_image(images, columns=8).save(folder / f"{step:08d}.png")

@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     """(x_t, t, cond) -> Gaussian belief about x0.
 
     The network gets the input scaled to unit variance, c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2), and the noise
-    level; it may run in half precision (`precision`), all else is float32.
+    level; it may run in half precision (`precision`), all else is float32; `channels_last` lays pictures out in memory.
 
     Args: `net(x, level, cond) -> y` with y shaped like x; `sigma_data` the standard deviation of the encoded data.
     """
@@ -32,9 +32,12 @@ class Denoiser(nn.Module):
         super().__init__()
         self.net, self.process, self.parameterisation, self.sigma_data = net, process, parameterisation, sigma_data
         self.precision: torch.dtype | None = None
+        self.channels_last = False
 
     def forward(self, x_t: Tensor, t: Time, cond: Cond = EMPTY) -> Posterior:
         """Belief at time t: a float for all samples, or [B] per sample."""
+        if self.channels_last and x_t.ndim == 4:
+            x_t = x_t.contiguous(memory_format=torch.channels_last)
         alpha, sigma = self.process.alpha_sigma(t)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2) ** -0.5
         times = torch.full(x_t.shape[:1], t, device=x_t.device, dtype=torch.float64) if isinstance(t, float) else t

@@ -8,7 +8,7 @@ from functools import partial
 from sfumato.core import Process, SfumatoError
 from sfumato.reverse.adaptive import AdaptiveODE
 from sfumato.reverse.multistep import IPNDM4, DPMpp2M, UniPC
-from sfumato.reverse.onestep import DDIM, Ancestral, Euler, EulerMaruyama, Heun, PredictorCorrector
+from sfumato.reverse.onestep import DDIM, Ancestral, Euler, EulerMaruyama, Heun, PredictorCorrector, Renoise
 from sfumato.reverse.solver import Solver
 from sfumato.reverse.unmask import Unmask
 
@@ -24,6 +24,7 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "euler-maruyama": EulerMaruyama,
     "predictor-corrector": PredictorCorrector,
     "adaptive": AdaptiveODE,
+    "consistency": Renoise,
     "unmask": Unmask,
     "unmask-random": partial(Unmask, by="random"),
 }

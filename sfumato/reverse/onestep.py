@@ -48,6 +48,20 @@ class DDIM(_Memoryless):
         return process.bridge(x, t, s, belief, noise, eta=self.eta), None
 
 
+@dataclass(frozen=True)
+class Renoise(_Memoryless):
+    """x_s = alpha_s x0 + sigma_s z, z drawn anew: for consistency models, whose x0 is a whole sample and no mean (Song et
+    al. 2023, algorithm 1).
+
+    `order` 0: with the belief of a denoiser its error does not shrink with the step.
+    """
+
+    order = 0
+
+    def step(self, denoise: Denoise, x: Tensor, t: float, s: float, state: None, noise: Noise) -> tuple[Tensor, None]:
+        return denoise.process.corrupt(denoise(x, t).x0, s, noise), None
+
+
 def _slope(process: GaussianProcess, t: float) -> tuple[float, float]:
     """(p, q) of the probability-flow ODE dx/dt = p x + q x0: posterior.velocity with its arithmetic in floats."""
     alpha, sigma = process.alpha_sigma(t)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sfumato.core import Cond, Denoise, Noise, SfumatoError, Slot, Time
 from sfumato.data import encode
-from sfumato.guide import Guide, bind, cfg, with_guides
-from sfumato.reverse import pick_grid, pick_solver, sample
+from sfumato.guide import Guide, bind, with_guides
+from sfumato.reverse import pick_solver, sample
+from sfumato.tasks.sampling import guides_of, settled, times_of
 
 if TYPE_CHECKING:
     from sfumato.tasks.model import Model
@@ -25,14 +26,16 @@ CHUNK = 64  # pictures per network call: bounded memory, and the same pictures w
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; picture k of a seed is the same whatever n. `guidance` 1 is none; `shape` is (height, width)."""
+    """What a user asks for; picture k of a seed is the same whatever n. `guidance` and `autoguidance` 1 are none; `shape`
+    is (height, width); steps, solver and grid of None are those the model was made for."""
 
     n: int = 16
     seed: int = 0
-    steps: int = 18
-    solver: str = "dpmpp2m"
-    grid: str = "flow"
+    steps: int | None = None
+    solver: str | None = None
+    grid: str | None = None
     guidance: float = 1.0
+    autoguidance: float = 1.0
     class_name: str | None = None
     prompt: str | None = None
     first: int = 0
@@ -41,7 +44,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise SfumatoError(f"ask for at least 1 picture, not {self.n}")
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise SfumatoError(f"sampling takes at least 1 step, not {self.steps}")
 
 
@@ -79,7 +82,7 @@ class Counted:
 
 
 def plan(model: Model, request: Request) -> Plan:
-    """Settle conditions, guides and times; SfumatoError for what this model cannot do."""
+    """Conditions, guides and times of a settled request; SfumatoError for what this model cannot do."""
     slots, captions = {}, []
     if model.classes and (request.class_name is not None or request.prompt is None):
         rows = _classes(model, request)
@@ -96,9 +99,7 @@ def plan(model: Model, request: Request) -> Plan:
     cond = Cond(slots)
     if request.guidance != 1.0 and not cond:
         raise SfumatoError("guidance needs a condition: this model has none, or give --class or --prompt")
-    return Plan(
-        cond, captions, (cfg(request.guidance),), pick_grid(request.grid)(request.steps, model.denoiser.process)
-    )
+    return Plan(cond, captions, guides_of(model, request), times_of(model, request))
 
 
 def _drawn(request: Request, stream: int) -> Tensor:
@@ -129,6 +130,7 @@ def _classes(model: Model, request: Request) -> Tensor:
 
 def generate(model: Model, request: Request, progress: Callable[[int, int], None] = lambda done, n: None) -> Result:
     """Draw the pictures of a request, in chunks; `progress(done, n)` is called after each."""
+    request = settled(model, request)
     solver = pick_solver(request.solver)
     planned, codec = plan(model, request), model.codec_of(request.shape)
     counted = Counted(model.denoiser)
@@ -144,5 +146,5 @@ def generate(model: Model, request: Request, progress: Callable[[int, int], None
         raise SfumatoError(
             "sampling gave non-finite pictures: take more steps, another solver, or see 'sfumato doctor'"
         )
-    calls = counted.calls // len(parts)
+    calls = counted.calls // len(parts) * (1 if request.autoguidance == 1.0 else 2)  # the weak self is asked as often
     return Result(codec.decode(x0), codec.scaled(x0), time.perf_counter() - start, calls, planned.captions, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,19 @@ from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
 from sfumato.train import Recipe, Run, load_weights
 
-KEPT = ("recipe", "data", "codec", "classes", "styles", "captions", "versions", "training")
+WEAK = "weak/"  # before the names of the early weights in an exported file
+KEPT = ("recipe", "data", "codec", "classes", "styles", "captions", "caption_styles", "versions", "training")
+KEPT += ("began", "sampling", "calibrated")  # what came after a training
 
 
 @dataclass(frozen=True)
 class Model:
-    """A denoiser with its codec and what `run.json` tells; `generate` makes pictures."""
+    """A denoiser with its codec and what `run.json` tells; `generate` makes pictures. `weak` reads its early self."""
 
     denoiser: Denoiser
     codec: PixelCodec | StandardCodec
     facts: dict[str, Any]
+    weak: Callable[[], Denoiser] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,15 +70,20 @@ class Model:
         return any(spec.name == name for spec in self.denoiser.net.config.slots)
 
     def generate(self, n: int = 16, seed: int = 0, **options: Any) -> Result:
-        """n pictures; `options` are the fields of `Request` (steps, solver, grid, guidance, class_name, prompt)."""
+        """n pictures; `options` are the fields of `Request` (steps, solver, grid, guidance, class_name, prompt, ...)."""
         return generate(self, Request(n=n, seed=seed, **options))
 
-    def export(self, path: str | Path) -> Path:
-        """Write one .safetensors file that `sfumato.load` reads anywhere: weights, and the facts in its header."""
+    def export(self, path: str | Path, with_weak: bool = False) -> Path:
+        """Write one .safetensors file that `sfumato.load` reads anywhere: weights, and the facts in its header;
+        `with_weak` the early self too, in half precision, for autoguidance."""
         path = Path(path)
         if path.suffix != ".safetensors":
             raise SfumatoError(f"export to a .safetensors file, not {path.name!r}")
         weights = {k: p.detach().contiguous() for k, p in self.denoiser.named_parameters()}
+        if with_weak:
+            if self.weak is None:
+                raise SfumatoError("--with-weak: this model has no early average; export it from its run folder")
+            weights |= {WEAK + k: p.detach().half().contiguous() for k, p in self.weak().named_parameters()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(
@@ -97,21 +106,28 @@ def load(path: str | Path, ema: float | None = None) -> Model:
                 "an exported file holds one average: choose its width when exporting from the run folder"
             )
         facts, weights = _read(path)
+        early = {k.removeprefix(WEAK): weights.pop(k).float() for k in [*weights] if k.startswith(WEAK)}
     else:
         run = Run(path)
-        facts, weights = run.describe(), run.averaged(ema)
+        facts, weights, early = run.describe(), run.averaged(ema), run.early
     try:
         recipe, codec = from_dict(Recipe, facts["recipe"]), facts["codec"]
-        denoiser = recipe.build()
+        denoiser = _loaded(recipe, weights)
         codec = recipe.codec(PixelCodec(codec["height"], codec["width"], codec["channels"]))
     except KeyError as error:
         raise SfumatoError(f"{path} lacks {error}: it was damaged or written by another version") from error
+    weak = (lambda: _loaded(recipe, early() if callable(early) else early)) if early else None
+    return Model(denoiser, codec, facts, weak)
+
+
+def _loaded(recipe: Recipe, weights: dict[str, torch.Tensor]) -> Denoiser:
+    denoiser = recipe.build()
     load_weights(denoiser, weights)
     denoiser.eval().requires_grad_(False)
     for p in denoiser.parameters():
         if p.ndim == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
-    return Model(denoiser, codec, facts)
+    return denoiser
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

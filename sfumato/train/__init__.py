@@ -6,7 +6,7 @@ from sfumato.train.ema import EMAConfig, PowerEMA, combine
 from sfumato.train.finite import Diverged
 from sfumato.train.loop import Budget, Progress, Trainer, load_weights
 from sfumato.train.machine import Setting, keep_large_blocks, probe
-from sfumato.train.objective import CrossEntropy, MinSNR, SquaredError
+from sfumato.train.objective import Consistency, CrossEntropy, MinSNR, Objective, SquaredError, Taught
 from sfumato.train.plan import Plan, make_plan
 from sfumato.train.recipe import Optimiser, Recipe
 from sfumato.train.recipes import RECIPES, pick_recipe
@@ -16,11 +16,13 @@ from sfumato.train.times import LogNormalTimes, UniformTimes
 __all__ = [
     "RECIPES",
     "Budget",
+    "Consistency",
     "CrossEntropy",
     "Diverged",
     "EMAConfig",
     "LogNormalTimes",
     "MinSNR",
+    "Objective",
     "Optimiser",
     "Plan",
     "PowerEMA",
@@ -30,6 +32,7 @@ __all__ = [
     "Run",
     "Setting",
     "SquaredError",
+    "Taught",
     "Trainer",
     "UniformTimes",
     "averaged_weights",

@@ -20,6 +20,7 @@ from sfumato.denoiser import Denoiser
 from sfumato.train.ema import PowerEMA
 from sfumato.train.finite import Diverged, first_non_finite
 from sfumato.train.machine import Setting
+from sfumato.train.objective import Objective
 from sfumato.train.recipe import Recipe
 from sfumato.train.times import stratified
 
@@ -55,10 +56,22 @@ class Progress:
 
 
 class Trainer:
-    """Denoiser, optimiser, averages and position of one run; `steps()` trains, `state()` and `load()` carry it over."""
+    """Denoiser, optimiser, averages and position of one run; `steps()` trains, `state()` and `load()` carry it over.
 
-    def __init__(self, denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget, setting: Setting) -> None:
+    `objective`: what is minimised, where it holds more than the recipe can tell (a teacher).
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        recipe: Recipe,
+        source: Source,
+        budget: Budget,
+        setting: Setting,
+        objective: Objective | None = None,
+    ) -> None:
         self.denoiser, self.recipe, self.source, self.budget, self.setting = denoiser, recipe, source, budget, setting
+        self.objective = recipe.objective if objective is None else objective
         setting.apply(denoiser)
         self.weights = dict(denoiser.named_parameters())
         if recipe.compile:
@@ -84,11 +97,10 @@ class Trainer:
         noise = Noise.of(self.recipe.seed, self.recipe.batch).at(step)
         return self.recipe.look(self.source, self.source.train_index[self.order.at(step)], noise), noise
 
-    def losses(self, batch: Batch, u: Tensor, noise: Noise) -> Tensor:
-        """Loss per sample [B] at the quantiles u [B] of the recipe's times."""
+    def losses(self, batch: Batch, u: Tensor, noise: Noise, share: float = 1.0) -> Tensor:
+        """Loss per sample [B] at the quantiles u [B] of the recipe's times, as it is when `share` of the budget is spent."""
         t = self.recipe.times.quantile(u, self.recipe.process)
-        x_t = self.setting.lay(self.recipe.process.corrupt(batch.x0, t, noise))
-        return self.recipe.objective(self.denoiser(x_t, t, batch.cond), batch.x0)
+        return self.objective.losses(self.denoiser, batch, t, noise, share)
 
     def steps(self) -> Iterator[Progress]:
         """Train until the budget is spent, yielding after every step; safe to abandon after any yield."""
@@ -106,7 +118,7 @@ class Trainer:
             for first in range(0, recipe.batch, micro):
                 rows = slice(first, first + micro)
                 part = Noise(eps_noise.seeds[rows])
-                loss = self.losses(batch.take(rows), u[rows], part).mean() / recipe.accumulate
+                loss = self.losses(batch.take(rows), u[rows], part, self.share).mean() / recipe.accumulate
                 loss.backward()
                 total += loss.item()
             norm = get_total_norm([p.grad for p in self.weights.values() if p.grad is not None])

@@ -29,7 +29,7 @@ class Setting:
 
     def apply(self, denoiser: Denoiser) -> None:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        denoiser.precision = self.precision
+        denoiser.precision, denoiser.channels_last = self.precision, self.channels_last
         for p in denoiser.parameters():
             if p.ndim == 4:
                 p.data = p.data.contiguous(memory_format=layout)
@@ -88,7 +88,7 @@ def probe(denoiser: Denoiser, x: Tensor, cond: Cond, budget: float = 1.0) -> tup
     seconds = {}
     for setting in settings:
         setting.apply(denoiser)
-        seconds[setting] = seconds_of(lambda s=setting: training_step(denoiser, s.lay(x), cond), budget / len(settings))
+        seconds[setting] = seconds_of(lambda: training_step(denoiser, x, cond), budget / len(settings))
     best = min(seconds, key=seconds.__getitem__)
     best.apply(denoiser)
     return best, {str(s): v for s, v in seconds.items()}

@@ -29,7 +29,7 @@ from sfumato.denoiser import (
 from sfumato.forward import EDM, VE, RectifiedFlow, SubVP, VPCosine, VPLinear
 from sfumato.train.ema import EMAConfig
 from sfumato.train.muon import Muon, hidden
-from sfumato.train.objective import SquaredError
+from sfumato.train.objective import Consistency, SquaredError
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 
@@ -102,7 +102,7 @@ class Recipe:
     net: UNetConfig | TransformerConfig = UNetConfig()
     process: RectifiedFlow | VPLinear | VPCosine | SubVP | VE | EDM = RectifiedFlow()
     parameterisation: Flow | X0 | Eps | V | EDMTarget = Flow()
-    objective: SquaredError = SquaredError()
+    objective: SquaredError | Consistency = SquaredError()
     times: LogNormalTimes | UniformTimes = LogNormalTimes()
     optimiser: Optimiser = Optimiser()
     ema: EMAConfig = EMAConfig()

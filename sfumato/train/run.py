@@ -49,8 +49,10 @@ class Run:
     def snapshots(self) -> Path:
         return self.path / "snapshots"
 
-    def begin(self, recipe: Recipe, source: Source, budget: Budget, setting: Setting) -> None:
-        """Create the folder; SfumatoError when it already holds a run."""
+    def begin(
+        self, recipe: Recipe, source: Source, budget: Budget, setting: Setting, more: dict[str, Any] | None = None
+    ) -> None:
+        """Create the folder, `more` added to run.json; SfumatoError when it already holds a run."""
         if (self.path / "run.json").exists():
             raise SfumatoError(f"{self.path} already holds a run: go on with --resume, or choose another --run folder")
         try:
@@ -62,12 +64,13 @@ class Run:
                 | {"shapes": [list(shape) for shape in source.shapes]},
                 "classes": list(source.classes),
                 "styles": list(source.styles),
-                "captions": _some_captions(source),
+                "captions": [source.captions[k] for k in _some_captioned(source)],
+                "caption_styles": [] if source.style_labels is None else source.style_labels[_some_captioned(source)].tolist(),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
                 "setting": {"half": setting.precision is not None, "channels_last": setting.channels_last},
                 "versions": {"sfumato": sfumato.__version__, "torch": torch.__version__},
             }
-            write_text(self.path / "run.json", json.dumps(described, indent=1))
+            write_text(self.path / "run.json", json.dumps(described | (more or {}), indent=1))
         except OSError as error:
             raise SfumatoError(f"cannot write the run folder {self.path}: {error}") from error
 
@@ -130,6 +133,17 @@ class Run:
         found = [split_widths(checkpoint.load(f, "ema"), widths, int(f.name)) for f in kept]
         return [*found, split_widths(checkpoint.load(newest, "ema"), widths, step)]
 
+    def early(self) -> dict[str, Tensor]:
+        """The first stored average (after 1/8 of the training, with 8 of them): a weak model of the same data.
+
+        SfumatoError when none was stored in the first half of what is trained."""
+        kept = checkpoint.whole(self.snapshots)
+        step, ema = int(checkpoint.load_state(self.newest())["step"]), self.recipe().ema
+        if not kept or int(kept[0].name) > step / 2:
+            raise SfumatoError(f"{self.path} stores no early average: train on, or with --set ema.snapshots=8")
+        states = split_widths(checkpoint.load(kept[0], "ema"), ema.widths, int(kept[0].name)).states
+        return states[min(states, key=lambda width: abs(width - ema.width))]
+
     def averaged(self, width: float | None = None) -> dict[str, Tensor]:
         """The averaged weights of any relative `width` (the recipe's by default) at the newest checkpoint."""
         width = self.recipe().ema.width if width is None else width
@@ -138,10 +152,10 @@ class Run:
         return latest.states[width] if width in latest.states else combine(stored, width, latest.step)
 
 
-def _some_captions(source: Source) -> list[str]:
-    """Up to 1,000 training captions, evenly spaced: what a model that is asked for nothing draws from."""
-    captions = [source.captions[k] for k in source.train_index.tolist()] if source.captions else []
-    return [c for c in captions[:: max(1, -(-len(captions) // 1000))] if c]
+def _some_captioned(source: Source) -> list[int]:
+    """Up to 1,000 captioned training rows, evenly spaced: what a model that is asked for nothing draws from."""
+    rows = source.train_index.tolist() if source.captions else []
+    return [k for k in rows[:: max(1, -(-len(rows) // 1000))] if source.captions[k]]
 
 
 def split_widths(tensors: dict[str, Tensor], widths: tuple[float, ...], step: int) -> Snapshot:
