@@ -23,6 +23,7 @@ from sfumato.settings import to_dict
 from sfumato.tasks import Model, Request, Result, by_shape, load
 from sfumato.tasks.generate import plan
 from sfumato.tasks.sampling import settled
+from sfumato.tasks.widen import NAMED, aligned
 from sfumato.train import Run
 
 SAMPLES = 48
@@ -31,10 +32,13 @@ NEIGHBOURS, SHOWN = 12, 3  # samples, and training pictures beside each
 
 
 def training_source(run: Run) -> Source | None:
-    """The data a run was trained on, if it can still be opened."""
+    """The data a run was trained on, its names numbered as the model does, if it can still be opened."""
     try:
         told = json.loads((run.path / "source.json").read_text())
-        return open_as(told["source"], run.describe()["codec"])
+        described = run.describe()
+        slots = {spec.name for spec in run.recipe().net.slots}
+        names = {slot: described[field] for slot, (field, _) in NAMED.items() if slot in slots}
+        return aligned(open_as(told["source"], described["codec"]), names)
     except (OSError, ValueError, KeyError, SfumatoError):
         return None
 

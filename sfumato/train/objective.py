@@ -16,13 +16,19 @@ from sfumato.forward import Absorbing, CategoricalPosterior, GaussianPosterior, 
 
 
 class Objective(Protocol):
-    """A loss per sample [B] of clean data at times t [B], its noise, and the share of training done (0 ... 1)."""
+    """A loss per sample [B] of clean data at times t [B], its noise, and the share of training done (0 ... 1).
 
+    `passes`: the work of a step, in passes forward and back."""
+
+    @property
+    def passes(self) -> float: ...
     def losses(self, denoise: Denoise, batch: Batch, t: Tensor, noise: Noise, share: float) -> Tensor: ...
 
 
 class _OfBelief:
     """A loss that asks the denoiser once, and compares its belief with the truth."""
+
+    passes = 1.0
 
     def __call__(self, posterior: Posterior, x0: Tensor) -> Tensor:
         raise NotImplementedError
@@ -107,6 +113,11 @@ class Consistency:
         if self.stages < 1 or not self.huber > 0 or not math.isfinite(self.guidance):
             raise SfumatoError("consistency tuning needs at least 1 of stages, huber above 0 and a finite guidance")
 
+    @property
+    def passes(self) -> float:
+        """A pass back costs two forward; the target is one more, a guided teacher two."""
+        return (4 if self.guidance == 1.0 else 6) / 3
+
     def earlier(self, process: GaussianProcess, t: Tensor, share: float) -> Tensor:
         """r [B] for t [B], t_min where the target is the data."""
         u = torch.exp(-0.5 * process.log_snr(t.double()))
@@ -142,6 +153,10 @@ class Taught:
 
     objective: Consistency
     teacher: Denoise
+
+    @property
+    def passes(self) -> float:
+        return self.objective.passes
 
     def losses(self, denoise: Denoise, batch: Batch, t: Tensor, noise: Noise, share: float) -> Tensor:
         """Loss per sample [B]."""

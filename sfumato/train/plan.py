@@ -72,7 +72,7 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
         )
     micro = recipe.batch // accumulate
     setting, probed = probe(denoiser, batch.x0[:micro], batch.cond.take(slice(0, micro)))
-    per_step = probed[str(setting)] * accumulate * 1.1  # optimiser, averages and data beside the two passes
+    per_step = probed[str(setting)] * accumulate * recipe.objective.passes * 1.1  # optimiser, averages and data beside the two passes
     steps = budget.steps or max(1, int(budget.seconds / per_step))
     plan = Plan(
         parameters=parameters,
