@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data import builtin, emoji, icons
+from sfumato.data import builtin, emoji, icons, words
 from sfumato.data.load import load
 from sfumato.data.ragged import with_channels
 from sfumato.data.records import open_records, readable, shown
 from sfumato.data.shapes import Buckets
 from sfumato.data.source import Source
 
-NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test", "icons")
+NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test", "icons", "words")
 
 
 def open(
@@ -46,14 +46,17 @@ def open(
     name, _, where = given.partition(":")
     if isinstance(buckets, int):
         buckets = Buckets(buckets)
-    if buckets is not None and name in NAMES and not _square(buckets):
-        raise SfumatoError(f"buckets are for pictures of different proportions; those of {given} are squares")
+    if buckets is not None and name in NAMES and not (_square(buckets) or name == "words" and _double(buckets)):
+        shape = "twice as wide as high" if name == "words" else "squares"
+        raise SfumatoError(f"buckets are for pictures of different proportions; those of {given} are {shape}")
     if given == "digits":
         loaded = builtin.digits(size)
     elif given in ("emoji", "emoji-people"):
         loaded = emoji.load(given, size)
     elif name == "icons":
         loaded = icons.load(given, size)
+    elif given == "words":
+        loaded = words.load(size)
     elif name in ("fashion-mnist", "fashion-mnist/test"):
         loaded = builtin.fashion_mnist(name, where, size)
     elif readable(Path(given).expanduser()):
@@ -91,6 +94,11 @@ def open_as(source: str | os.PathLike[str], codec: Mapping[str, Any]) -> Source:
 
 def _square(buckets: Buckets) -> bool:
     return len(buckets.fixed) == 1 and buckets.fixed[0][0] == buckets.fixed[0][1]
+
+
+def _double(buckets: Buckets) -> bool:
+    """Whether the only shape is that of the words, twice as wide as high."""
+    return len(buckets.fixed) == 1 and buckets.fixed[0][1] == 2 * buckets.fixed[0][0]
 
 
 def located(source: str | os.PathLike[str]) -> str:
