@@ -143,7 +143,10 @@ class Captions:
         changed = []
         for k, (caption, seed) in enumerate(zip(captions, noise.seeds, strict=True)):
             others = (alternatives[k] if alternatives else None) or ()
-            changed.append(self.change(caption, Noise([seed]), (others,) if isinstance(others, str) else others))
+            others = (others,) if isinstance(others, str) else others
+            if not isinstance(others, Sequence) or not all(isinstance(other, str) for other in others):
+                raise SfumatoError(f"captions: the column alternatives holds {others!r}; write a list of texts")
+            changed.append(self.change(caption, Noise([seed]), others))
         ids, mask = text.encode(changed)
         return Slot(ids, "tokens", mask)
 

@@ -6,18 +6,18 @@ import numpy as np
 
 # the eleven basic colour terms (Berlin & Kay 1969), each by a few typical values: a word covers light, dark and pale kinds
 TYPICAL = {
-    "black": ("000000", "1c1c1c", "2b2f33"),
-    "white": ("ffffff", "f2f2f2", "ecf3f7"),
-    "grey": ("808080", "b3b3b3", "5a5a5a", "d0d0d0", "90a4ae", "607d8b", "455a64", "b8c4cc", "9b9b9b"),
-    "red": ("ff0000", "e53935", "c62828", "dc143c", "8b0000", "f8312f", "b71c1c"),
-    "orange": ("ff8c00", "f57c00", "ff6f1a", "ff7f50", "ff9b3d", "e65100"),
-    "yellow": ("ffff00", "ffeb3b", "ffd43b", "fcc21b", "ffb92e", "fff59d", "e0b400"),
-    "green": ("00ff00", "4caf50", "2e7d32", "8bc34a", "006400", "00d26a", "a5d6a7", "808000", "c0ca33", "00796b"),
-    "blue": ("0000ff", "2196f3", "1565c0", "0d47a1", "00bcd4", "90caf9", "000080", "5bc0eb", "006994", "c5e3f6", "1a237e"),
-    "purple": ("800080", "9c27b0", "673ab7", "b39ddb", "4b0082", "8d65c5", "d6b3e6"),
-    "pink": ("ff69b4", "f48fb1", "e91e63", "ffc0cb", "ff1493", "f8bbd0", "f70a8d", "ef9a9a"),
-    "brown": ("795548", "8b4513", "5d4037", "a0522d", "3e2723", "b07b4f", "8d6e63", "6d4534", "c69c6d"),
-}  # fmt: skip
+    "black": "000000 1c1c1c 2b2f33 454545 433b4b 321b41".split(),
+    "white": "ffffff f2f2f2 ecf3f7 efe6f2".split(),
+    "grey": "808080 b3b3b3 5a5a5a d0d0d0 90a4ae 607d8b 455a64 b8c4cc 9b9b9b dcd8e6 d8e2e6 c4b8d4 305050".split(),
+    "red": "ff0000 e53935 c62828 dc143c 8b0000 f8312f b71c1c".split(),
+    "orange": "ff8c00 f57c00 ff6f1a ff7f50 ff9b3d e65100".split(),
+    "yellow": "ffff00 ffeb3b ffd43b fcc21b ffb92e fff59d e0b400 ffe0b0".split(),
+    "green": "00ff00 4caf50 2e7d32 8bc34a 006400 00d26a a5d6a7 808000 c0ca33 00796b".split(),
+    "blue": "0000ff 2196f3 1565c0 0d47a1 00bcd4 90caf9 000080 5bc0eb 006994 c5e3f6 1a237e 4682b4 9fc9dc".split(),
+    "purple": "800080 9c27b0 673ab7 b39ddb 4b0082 8d65c5 d6b3e6 433b6b 543a69".split(),
+    "pink": "ff69b4 f48fb1 e91e63 ffc0cb ff1493 f8bbd0 f70a8d ef9a9a f8a8e8 ffd5c4".split(),
+    "brown": "795548 8b4513 5d4037 a0522d 3e2723 b07b4f 8d6e63 6d4534 c69c6d d2b48c".split(),
+}
 NAMES = tuple(TYPICAL)
 LEAST = 0.2  # of the object: a colour with less is not named
 MOST = 3
