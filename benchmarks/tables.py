@@ -1,4 +1,4 @@
-"""Write the tables and pictures of docs/benchmarks.md from results/*.json; a table whose results are absent says so.
+"""Write the tables and pictures of the documents DOCS from results/*.json; a table whose results are absent says so.
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common, data_tables, rival_table
+from benchmarks import common, data_tables, rival_table, text_tables
 
-DOC = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+DOCS = tuple(Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md"))
 Data = dict[str, Any]
 PEERS = ("diffusers-recipe", "ddp-defaults", "diffusers-fair")
 MAIN_BUDGET = 480.0
@@ -243,6 +243,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "claims": ("quality_per_minute", claims),
     **data_tables.TABLES,
     **rival_table.TABLES,
+    **text_tables.TABLES,
     "planted_faults": ("planted_faults", planted_faults),
     "audit_speed": ("planted_faults", audit_speed),
 }
@@ -296,14 +297,16 @@ def side_by_side(data: Data, results: Path, out: Path, budget: float = MAIN_BUDG
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=common.RESULTS)
-    parser.add_argument("--doc", type=Path, default=DOC)
+    parser.add_argument("--docs", type=Path, nargs="+", default=DOCS)
     args = parser.parse_args()
-    data = common.read("quality_per_minute", args.results)
+    data, images = common.read("quality_per_minute", args.results), args.docs[0].parent / "images"
     if data is not None:
-        side_by_side(data, args.results, args.doc.parent / "images" / PICTURE)
-    data_tables.pictures(args.results, args.doc.parent / "images")
-    args.doc.write_text(fill(args.doc.read_text(), args.results))
-    print(args.doc)
+        side_by_side(data, args.results, images / PICTURE)
+    data_tables.pictures(args.results, images)
+    text_tables.pictures(args.results, images)
+    for doc in args.docs:
+        doc.write_text(fill(doc.read_text(), args.results))
+        print(doc)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,8 @@ def test_same_source_same_extractor_and_the_global_generator_stays(
 
 def test_other_pictures_other_extractor() -> None:
     ours = features_for(Drawn()).fingerprint
-    assert room._fingerprint(Drawn(seed=9)) != ours
-    assert room._fingerprint(Drawn(classes=("a", "b", "c"))) != ours
+    assert room.fingerprint(Drawn(seed=9)) != ours
+    assert room.fingerprint(Drawn(classes=("a", "b", "c"))) != ours
 
 
 def test_a_torn_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

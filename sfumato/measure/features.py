@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,23 @@ def _build(channels: int, height: int, width: int, outputs: int) -> _Net:
     with torch.device("meta"):
         net = _Net(channels, fold, outputs)
     net.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(SEED)
+    start_weights(net, SEED)
+    nn.init.ones_(net.scale)
+    return net.to(memory_format=torch.channels_last)
+
+
+def start_weights(net: nn.Module, seed: int) -> None:
+    """First weights of convolutions, linear layers, tables of words and norms, from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.EmbeddingBag):
+            nn.init.normal_(module.weight, generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-    nn.init.ones_(net.scale)
-    return net.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -109,21 +117,21 @@ class Features:
         return torch.cat(parts) * self.net.scale
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:] or "source"
 
 
-def _fingerprint(source: Any) -> str:
+def fingerprint(source: Any) -> str:
     """A hash of size, classes, labels and up to 512 evenly spaced pictures."""
     index = torch.linspace(0, len(source) - 1, min(len(source), 512)).long().unique()
     digest = hashlib.sha256(repr((len(source), tuple(source.codec.spec), tuple(source.classes))).encode())
-    digest.update(_bytes(source, index).numpy().tobytes())
+    digest.update(as_bytes(source, index).numpy().tobytes())
     if source.labels is not None:
         digest.update(source.labels.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _bytes(source: Any, index: Tensor) -> Tensor:
+def as_bytes(source: Any, index: Tensor) -> Tensor:
     """Pictures of these rows as uint8 [B, C, H, W]."""
     parts = [
         source.batch(part).x0.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8) for part in index.split(1000)
@@ -131,11 +139,11 @@ def _bytes(source: Any, index: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _thin(index: Tensor, most: int) -> Tensor:
+def thinned(index: Tensor, most: int) -> Tensor:
     return index if len(index) <= most else index[torch.linspace(0, len(index) - 1, most).long()]
 
 
-def _floats(pictures: Tensor) -> Tensor:
+def as_floats(pictures: Tensor) -> Tensor:
     return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -161,7 +169,7 @@ def _train(net: _Net, pictures: Tensor, labels: Tensor | None, outputs: int) -> 
         if len(order) < batch:
             order = torch.randperm(len(pictures), generator=generator)
         rows, order = order[:batch], order[batch:]
-        x, target = _task(_floats(pictures[rows]), None if labels is None else labels[rows])
+        x, target = _task(as_floats(pictures[rows]), None if labels is None else labels[rows])
         share = 1 / 8 if labels is not None else 1 / 2
         pretext.spoil_first(x, target, outputs, share, generator)
         optimiser.zero_grad(set_to_none=True)
@@ -191,7 +199,7 @@ def _labels(source: Any) -> Tensor | None:
 def _accuracy(net: _Net, pictures: Tensor, labels: Tensor | None) -> float:
     right = asked = 0
     for rows in torch.arange(len(pictures)).split(500):
-        x, target = _task(_floats(pictures[rows]), None if labels is None else labels[rows])
+        x, target = _task(as_floats(pictures[rows]), None if labels is None else labels[rows])
         right += int((net(x).argmax(1) == target).sum())
         asked += int((target >= 0).sum())
     return right / max(asked, 1)
@@ -199,17 +207,17 @@ def _accuracy(net: _Net, pictures: Tensor, labels: Tensor | None) -> float:
 
 def _fit(source: Any) -> tuple[_Net, float]:
     channels, height, width = source.codec.spec
-    train = _thin(source.train_index, max(64, MAX_PICTURES_BYTES // (channels * height * width)))
-    held_out = _thin(source.validation_index, 2000)
-    pictures, held = _bytes(source, train), _bytes(source, held_out)
+    train = thinned(source.train_index, max(64, MAX_PICTURES_BYTES // (channels * height * width)))
+    held_out = thinned(source.validation_index, 2000)
+    pictures, held = as_bytes(source, train), as_bytes(source, held_out)
     labels = _labels(source)
     outputs = pretext.TURNS if labels is None else len(source.classes)
     net = _build(channels, height, width, outputs + len(pretext.KINDS))
     _train(net, pictures, None if labels is None else labels[train], outputs)
     accuracy = _accuracy(net, held, None if labels is None else labels[held_out])
     with torch.no_grad():
-        sample = pictures[_thin(torch.arange(len(pictures)), 5000)]
-        variance = torch.cat([net.features(_floats(part)) for part in sample.split(500)]).var(0).mean()
+        sample = pictures[thinned(torch.arange(len(pictures)), 5000)]
+        variance = torch.cat([net.features(as_floats(part)) for part in sample.split(500)]).var(0).mean()
         net.scale.copy_(variance.clamp_min(1e-12).rsqrt())
     return net, accuracy
 
@@ -219,25 +227,24 @@ def cache_folder() -> Path:
     return files.cache_folder() / "features"
 
 
-def _load(path: Path, name: str, fingerprint: str, spec: tuple[int, int, int]) -> Features | None:
+def recall(path: Path, build: Callable[[dict[str, Any]], nn.Module]) -> tuple[nn.Module, dict[str, Any]] | None:
+    """A net that `keep` wrote, built from its facts, and the facts; None when there is none that can be read."""
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         weights = load_file(path)
-        net = _build(*spec, outputs=facts["outputs"])
+        net = build(facts)
         net.load_state_dict(weights)
-        net.eval()
-        return Features(name, fingerprint, spec, facts["accuracy"], facts["seconds"], net)
+        return net.eval(), facts
     except Exception:  # absent, torn or of another layout: whatever is wrong with a cache, the cure is to train again
         return None
 
 
-def _save(path: Path, features: Features) -> None:
+def keep(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
+    """Write a net and what is known of it (JSON) beside each other, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {k: getattr(features, k) for k in ("name", "fingerprint", "spec", "accuracy", "seconds")}
-    facts |= {"outputs": features.net.head.out_features, "seed": SEED, "torch": torch.__version__}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed whole, so a reader never sees half a file
-        save_file({k: v.contiguous() for k, v in features.net.state_dict().items()}, Path(folder) / "weights")
-        (Path(folder) / "facts").write_text(json.dumps(facts, indent=1))
+        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, Path(folder) / "weights")
+        (Path(folder) / "facts").write_text(json.dumps({**facts, "torch": torch.__version__}, indent=1))
         os.replace(Path(folder) / "weights", path)
         os.replace(Path(folder) / "facts", path.with_suffix(".json"))
 
@@ -250,15 +257,18 @@ def features_for(source: Any) -> Features:
     """
     if len(source.train_index) < 64:
         raise SfumatoError(f"{len(source.train_index)} training pictures are too few to train features: 64 are needed")
-    spec, fingerprint = tuple(source.codec.spec), _fingerprint(source)
+    spec, seen = tuple(source.codec.spec), fingerprint(source)
     kind = "turns" if _labels(source) is None else "classifier"
     size = str(spec[1]) if spec[1] == spec[2] else f"{spec[1]}x{spec[2]}"
-    name = f"{kind}-{_slug(source.name)}-{size}-{VERSION}"
-    path = cache_folder() / f"{name}-{fingerprint}.safetensors"
-    found = _load(path, name, fingerprint, spec)
-    if found is None:
+    name = f"{kind}-{slug(source.name)}-{size}-{VERSION}"
+    path = cache_folder() / f"{name}-{seen}.safetensors"
+    kept = recall(path, lambda facts: _build(*spec, outputs=facts["outputs"]))
+    if kept is None:
         started = time.process_time()
         net, accuracy = _fit(source)
-        found = Features(name, fingerprint, spec, accuracy, time.process_time() - started, net)
-        _save(path, found)
-    return found
+        facts = {"name": name, "fingerprint": seen, "spec": spec, "outputs": net.head.out_features, "seed": SEED}
+        facts |= {"accuracy": accuracy, "seconds": time.process_time() - started}
+        keep(path, net, facts)
+    else:
+        net, facts = kept
+    return Features(name, seen, spec, facts["accuracy"], facts["seconds"], net)
