@@ -35,12 +35,13 @@ class Captions:
 
     All but `keep` and `filler_words` are probabilities. `drop`: it is left empty; `alternative`: its first phrase (phrases
     are parted by commas) gives way to one of the picture's alternatives, such as its name in another language;
-    `colour_first`: a phrase of colours alone ("red and white") moves before the first phrase, where that names no colour
-    and was not exchanged; `leave`: a phrase, not the first, is left away; `swap`: for every occurrence of a phrase in
-    `synonyms`, one of the others takes its place; `shuffle`: phrases change places, the first `keep` of them staying;
-    `joined`: blanks stand between phrases instead of commas; `template`: the caption is put into one of `templates`
-    (texts with one {}); `filler`: it is put amid up to `filler_words` words that show nothing, short texts as likely as
-    long ones. They are done in this order. Nothing else is added. A missing caption stays missing.
+    `colour_first`: a phrase of colours alone ("red and white"), or every other time the first colour of it, moves before
+    the first phrase, where that names no colour and was not exchanged; `leave`: a phrase, not the first, is left away;
+    `swap`: for every occurrence of a phrase in `synonyms`, one of the others takes its place; `shuffle`: phrases change
+    places, the first `keep` of them staying; `joined`: blanks stand between phrases instead of commas; `template`: the
+    caption is put into one of `templates` (texts with one {}); `filler`: it is put amid up to `filler_words` words that
+    show nothing, short texts as likely as long ones. They are done in this order. Nothing else is added. A missing caption
+    stays missing.
     """
 
     drop: float = 0.0
@@ -94,7 +95,7 @@ class Captions:
             first, comma, rest = caption.partition(",")
             caption = alternatives[int(choice * len(alternatives))] + comma + rest
         elif colour < self.colour_first:
-            caption = _colour_first(caption)
+            caption = _colour_first(caption, alone=colour < self.colour_first / 2)
         if self.leave > 0:
             caption = self._thinned(caption, noise.at(4))
         if self.synonyms:
@@ -161,13 +162,14 @@ def _colours(phrase: str) -> list[str]:
     return words if all(w in COLOURS for w in words) else []
 
 
-def _colour_first(caption: str) -> str:
-    """ "apple, fruit, red and white" -> "red and white apple, fruit"; itself where that is no better."""
+def _colour_first(caption: str, alone: bool) -> str:
+    """ "apple, fruit, red and white" -> "red and white apple, fruit", or with one colour alone; itself where none fits."""
     phrases = _phrases(caption)
     found = next((p for p in phrases[1:] if _colours(p)), None)
     if found is None or set(phrases[0].split()) & set(COLOURS):
         return caption
-    return ", ".join([f"{found} {phrases[0]}", *(p for p in phrases[1:] if p != found)])
+    told = _colours(found)[0] if alone else found
+    return ", ".join([f"{told} {phrases[0]}", *(p for p in phrases[1:] if p != found)])
 
 
 def _filler(n: int, noise: Noise) -> list[str]:

@@ -101,7 +101,7 @@ CAPTIONS = Captions(
     shuffle=0.5,
     joined=0.3,
     swap=0.6,
-    synonyms=tuple(Synonyms(style.words[0], style.words[1:]) for style in STYLES.values()),
+    synonyms=(*(Synonyms(style.words[0], style.words[1:]) for style in STYLES.values()), Synonyms("grey", ("gray",))),
     template=0.3,
     templates=(
         "a {}",
