@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor, nn
+from training import small_source
 
 from sfumato.core import Cond, Slot
 from sfumato.data import VOCABULARY, encode
@@ -17,7 +18,6 @@ from sfumato.denoiser.language import REACH, Language, Pool
 from sfumato.settings import from_dict, to_dict
 from sfumato.tasks import Model, load
 from sfumato.train import Budget, Optimiser, Recipe, Setting, Trainer, pick_recipe
-from training import small_source
 
 torch.set_num_threads(1)
 
@@ -115,22 +115,22 @@ def test_gradients_reach_words_letters_and_neighbours() -> None:
     assert set(rows) == set(ids.flatten().tolist()) - {0}
 
 
-def test_eight_captions_are_learned_and_the_right_picture_is_drawn(tmp_path) -> None:
-    """Eight pictures, one caption each: afterwards every caption draws its own."""
-    captions = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("apple", "car", "tree", "owl")]
+def test_captions_are_learned_and_the_right_picture_is_drawn(tmp_path) -> None:
+    """Pictures with a caption each, of shared words: afterwards every caption draws its own."""
+    captions = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("apple", "owl")]
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 2, (8, 4, 4, 1), generator=generator).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    pixels = torch.randint(0, 2, (4, 4, 4, 1), generator=generator).repeat_interleave(2, 1).repeat_interleave(2, 2)
     source = dataclasses.replace(captioned(captions), pixels=(pixels * 255).to(torch.uint8).numpy())
     net = UNetConfig(widths=(16, 32), blocks=(1, 1), attention=(1,), embedding=64, head=16)
     recipe = Recipe(net=net, batch=8, optimiser=Optimiser(rate=4e-3, warmup=10), condition_dropout=0.05)
     recipe = recipe.fit_to(source)
-    trainer = Trainer(recipe.build(), recipe, source, Budget(steps=150), Setting(None, False))
+    trainer = Trainer(recipe.build(), recipe, source, Budget(steps=200), Setting(None, False))
     for _ in trainer.steps():
         pass
     facts = {"classes": [], "captions": captions, "codec": {"height": 8, "width": 8, "channels": 1}}
     facts |= {"recipe": to_dict(recipe), "data": {}}
     model = Model(trainer.denoiser.eval(), recipe.codec(source.codec), facts)
-    x0 = source.batch(torch.arange(8)).x0
+    x0 = source.batch(torch.arange(4)).x0
     for k in source.train_index.tolist():
         drawn = model.generate(n=1, prompt=captions[k], steps=12).x0
         assert int((x0 - drawn).square().flatten(1).mean(1).argmin()) == k, captions[k]

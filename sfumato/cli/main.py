@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     budget = train.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
-    train.add_argument("--recipe", metavar="NAME", help="default, transformer, ddpm, score, edm")
+    train.add_argument("--recipe", metavar="NAME", help="default, transformer, text, icons, words, ddpm, score, edm")
     train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
     train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
     train.add_argument(
@@ -75,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("source", help="20 to 500 pictures with captions: a folder, shards, a table, or a named set")
     beginning(adapt)
     adapt.add_argument("--captions", metavar="FILE.json", help="rules that shuffle and expand captions")
+    for training in (train, adapt):
+        training.add_argument(
+            "--copies", choices=["stop", "allow"], help="what to do when pictures begin to be copies of the data (stop)"
+        )
 
     distill = command("distill", "Tune a trained model into one that draws in 1 to 4 calls.")
     distill.add_argument("model", help="run folder or exported .safetensors file")
@@ -83,11 +87,47 @@ def _parser() -> argparse.ArgumentParser:
     distill.add_argument("--guidance", type=float, default=1.0, metavar="W", help="guidance to be learned in (1: none)")
     distill.add_argument("--calls", type=int, default=4, metavar="N", help="calls per picture when nothing is said (4)")
 
+    neon = command("neon", "Let a model learn from its own pictures, and move its weights the other way.")
+    neon.add_argument("model", help="run folder or exported .safetensors file")
+    beginning(neon)
+    neon.add_argument("--source", metavar="SOURCE", help="real pictures to judge by (those of the run folder)")
+    neon.add_argument(
+        "--n",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="pictures it draws, to learn from and each time to judge by (1000)",
+    )
+
     calibrate = command("calibrate", "Choose the times of few-call sampling for a model, and keep them with it.")
     calibrate.add_argument("model", help="run folder or exported .safetensors file")
     calibrate.add_argument("--steps", type=int, nargs="+", default=[8, 10], metavar="N", help="numbers of steps (8 10)")
     calibrate.add_argument("--solver", metavar="NAME", help="the solver they are for (dpmpp2m)")
     calibrate.add_argument("--guidance", type=float, default=1.0, metavar="W", help="the guidance they are for (1)")
+
+    generate = command("generate", "Draw what a sentence says: a grid of four, and the single pictures.")
+    generate.add_argument(
+        "prompt", help="what to draw; options may stand behind it (--ar 3:2 --no x --seed 7), {a,b} is two prompts"
+    )
+    generate.add_argument(
+        "--model", metavar="RUN|FILE|NAME", help="run folder, exported file or shipped model (the default one)"
+    )
+    generate.add_argument("--n", type=int, help="pictures (4)")
+    generate.add_argument("--seed", type=int, help="the same seed, the same pictures (drawn anew)")
+    generate.add_argument("--style", metavar="NAME", help="one of the model's styles")
+    generate.add_argument("--size", metavar="WxH", help="width and height in pixels (those of most training pictures)")
+    generate.add_argument("--no", metavar="TEXT", help="what should not be seen")
+    generate.add_argument("--steps", type=int, help="moves from noise to data (18, or what the model was made for)")
+    generate.add_argument("--guidance", type=float, metavar="W", help="how closely to keep to the words; 1 = none (3)")
+    generate.add_argument("--chaos", type=int, metavar="0..100", help="how unlike each other the pictures may be (0)")
+    generate.add_argument("--stylize", type=int, metavar="0..1000", help="guidance by another name: 100 is 3")
+    revising = generate.add_mutually_exclusive_group()
+    revising.add_argument("--no-revise", action="store_true", help="take the prompt as it is")
+    revising.add_argument("--revise", metavar="URL", help="let a chat endpoint (OpenAI's protocol) revise the prompt")
+    generate.add_argument("--out", metavar="FILE.png|DIR", help="the grid; the single pictures go beside it")
+
+    listing = command("models", "The models that come with the package, and your runs.")
+    listing.add_argument("folder", nargs="?", default="runs", help="the folder that holds run folders (runs)")
 
     sample = command("sample", "Draw pictures from a run folder or an exported file.")
     sample.add_argument("run", help="run folder or exported .safetensors file")
@@ -103,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--autoguidance", type=float, default=1.0, metavar="W", help="away from the model's own early self, 1 = none"
     )
     sample.add_argument("--class", dest="class_name", metavar="NAME")
+    sample.add_argument("--style", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")
     sample.add_argument("--shape", metavar="WxH", help="width and height in pixels (the shape of most pictures)")
     sample.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
@@ -201,12 +242,18 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
     # imported when asked for, so that --help and mistakes answer at once
     if name == "train":
         from sfumato.cli.train import train as found
+    elif name == "generate":
+        from sfumato.cli.generate import generate as found
+    elif name == "models":
+        from sfumato.cli.models import models as found
     elif name == "sample":
         from sfumato.cli.sample import sample as found
     elif name == "adapt":
         from sfumato.cli.adapt import adapt as found
     elif name == "distill":
         from sfumato.cli.distill import distill as found
+    elif name == "neon":
+        from sfumato.cli.neon import neon as found
     elif name == "calibrate":
         from sfumato.cli.calibrate import calibrate as found
     elif name == "measure":

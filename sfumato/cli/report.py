@@ -83,8 +83,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _history(run: Run, metrics: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The log, with the scores of each stored average on the row nearest to its step."""
-    rows = [dict(row) for row in run.rows()]
+    """The log and the readings of the meter, with the scores of each stored average on the row nearest to its step."""
+    rows = sorted((dict(row) for row in [*run.rows(), *run.rows("meter")]), key=lambda row: row["step"])
     for scores in (metrics or {}).get("curve", []):
         if rows:
             row = min(rows, key=lambda r: abs(r["step"] - scores["step"]))

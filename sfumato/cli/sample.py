@@ -17,8 +17,8 @@ from sfumato.train import keep_large_blocks
 def sample(options: argparse.Namespace) -> dict[str, Any]:
     """Draw pictures into one grid or a folder; returns what --json prints."""
     keep_large_blocks()
-    fields = ("n", "seed", "steps", "solver", "grid", "guidance", "autoguidance", "class_name", "prompt")
-    request = Request(**{name: getattr(options, name) for name in fields}, shape=_shape(options.shape))
+    fields = ("n", "seed", "steps", "solver", "grid", "guidance", "autoguidance", "class_name", "style", "prompt")
+    request = Request(**{name: getattr(options, name) for name in fields}, shape=shape_of(options.shape))
     out = Path(options.out)
     if out.suffix and out.suffix.lower() != ".png":
         raise SfumatoError(f"--out is a .png file for one grid, or a folder for single pictures, not {out.name!r}")
@@ -50,13 +50,13 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _shape(text: str | None) -> tuple[int, int] | None:
+def shape_of(text: str | None) -> tuple[int, int] | None:
     """What --shape says, width x height as everything is told, as (height, width)."""
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise SfumatoError(f"--shape {text!r}: write width x height in pixels, such as 64x48")
+        raise SfumatoError(f"the shape {text!r}: write width x height in pixels, such as 64x48")
     return int(height), int(width)
 
 

@@ -26,7 +26,7 @@ def tensorboard(options: argparse.Namespace) -> dict[str, Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise SfumatoError("this needs TensorBoard: pip install 'sfumato[tensorboard]'") from error
-    rows, pictures = run.rows(), previews(run)
+    rows, pictures = [*run.rows(), *run.rows("meter")], previews(run)
     with SummaryWriter(str(folder)) as writer:
         for row in rows:
             for name, value in _numbers(row).items():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sfumato.cli.console import Line, say
+from sfumato.cli.metering import metering
 from sfumato.cli.report import build_report
 from sfumato.core import SfumatoError
 from sfumato.data import Buckets, Source, located, open_as
@@ -90,7 +91,7 @@ def carry_out(options: argparse.Namespace, run: Run, work: Work) -> dict[str, An
         (run.path / "source.json").write_text(json.dumps({"source": located(options.source)}))
         trainer = Trainer(denoiser, planned, source, budget, plan.setting, work.objective)
     write_card(run)
-    done = _train(run, trainer)
+    done = _train(run, trainer, plan.seconds, getattr(options, "copies", "allow") != "allow")
     if not done:
         say(f"stopped at step {trainer.step:,} and saved: go on with --resume")
     report, card = build_report(run, source), write_card(run)
@@ -218,9 +219,10 @@ def _stop_asked() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _train(run: Run, trainer: Trainer) -> bool:
-    """Train with a progress line and previews; False when stopped early by the user."""
+def _train(run: Run, trainer: Trainer, seconds: float, stop_copies: bool) -> bool:
+    """Train with a progress line, previews and the meter; False when stopped early by the user."""
     model = Model(trainer.denoiser, trainer.recipe.codec(trainer.source.codec), {**run.describe()})
+    meter, copying = metering(run, trainer, model, seconds, stop_copies), False
     line, shown, validation = Line("training"), trainer.share, None
     with _stop_asked() as asked:
         steps = fit(run, trainer)
@@ -230,15 +232,19 @@ def _train(run: Run, trainer: Trainer) -> bool:
                 validation = report.row["validation_loss"]
             rate = progress.images / max(progress.seconds, 1e-9)
             told = f"loss {progress.loss:.3f}" + (f", validation {validation:.3f}" if validation is not None else "")
+            told += f", {meter.told}" if meter is not None and meter.told else ""
             line.show(progress.share, f"step {progress.step:,}, {rate:,.0f} images/s, {told}")
+            copying = meter is not None and meter.look(progress)
             if int(progress.share * PREVIEWS) > int(shown * PREVIEWS) or progress.share >= 1:
                 _preview(run, trainer, model, progress.step)
             shown = progress.share
-            if asked:
+            if asked or copying:
                 steps.close()
                 break
     line.end()
-    return not asked or trainer.share >= 1
+    if copying:
+        say(meter.choose())
+    return copying or not asked or trainer.share >= 1
 
 
 def _preview(run: Run, trainer: Trainer, model: Model, step: int) -> None:

@@ -162,7 +162,7 @@ def memorisation(generated: Tensor, gallery: Gallery, held_out: Tensor) -> Memor
     hits, base_hits = (int(copied(d[:, 0], d[:, 1], usual).sum()) for d in (made, held))
     return Memorisation(
         copies=excess(hits, len(made), base_hits, len(held)),
-        ratio=_ratio(made[:, 0], held[:, 0]),
+        ratio=ratio_of_medians(made[:, 0], held[:, 0]),
         share=hits / len(made),
         base=base_hits / len(held),
         usual=usual,
@@ -187,8 +187,8 @@ def excess(hits: int, n: int, base_hits: int, m: int) -> Interval:
     return Interval(*(min(1.0, max(0.0, x / (1 - b.value))) for x in (gap, low, high)))
 
 
-def _ratio(made: Tensor, held: Tensor) -> Interval:
-    """Ratio of the medians, with the interval of resampled medians."""
+def ratio_of_medians(made: Tensor, held: Tensor) -> Interval:
+    """Ratio of the medians of two rows of distances, with the interval of resampled medians."""
 
     def medians(x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(len(x))

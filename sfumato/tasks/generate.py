@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.core import Cond, Denoise, Noise, SfumatoError, Slot, Time
-from sfumato.data import encode
+from sfumato.core import Cond, Denoise, Noise, SfumatoError, Time
 from sfumato.guide import Guide, bind, with_guides
 from sfumato.reverse import pick_solver, sample
+from sfumato.tasks.conditions import against, conditions
 from sfumato.tasks.sampling import guides_of, settled, times_of
 
 if TYPE_CHECKING:
@@ -26,8 +25,9 @@ CHUNK = 64  # pictures per network call: bounded memory, and the same pictures w
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; picture k of a seed is the same whatever n. `guidance` and `autoguidance` 1 are none; `shape`
-    is (height, width); steps, solver and grid of None are those the model was made for."""
+    """What a user asks for; picture k of a seed is the same whatever n. `guidance` and `autoguidance` 1 are none; `prompt`
+    is one text for all pictures or one for each, `negative` what they should not show; `shape` is (height, width); steps,
+    solver and grid of None are those the model was made for."""
 
     n: int = 16
     seed: int = 0
@@ -37,7 +37,9 @@ class Request:
     guidance: float = 1.0
     autoguidance: float = 1.0
     class_name: str | None = None
-    prompt: str | None = None
+    style: str | None = None
+    prompt: str | tuple[str, ...] | None = None
+    negative: str | None = None
     first: int = 0
     shape: tuple[int, int] | None = None
 
@@ -46,6 +48,8 @@ class Request:
             raise SfumatoError(f"ask for at least 1 picture, not {self.n}")
         if self.steps is not None and self.steps < 1:
             raise SfumatoError(f"sampling takes at least 1 step, not {self.steps}")
+        if isinstance(self.prompt, tuple) and len(self.prompt) != self.n:
+            raise SfumatoError(f"{len(self.prompt)} prompts for {self.n} pictures: give one for all, or one for each")
 
 
 @dataclass(frozen=True)
@@ -83,49 +87,10 @@ class Counted:
 
 def plan(model: Model, request: Request) -> Plan:
     """Conditions, guides and times of a settled request; SfumatoError for what this model cannot do."""
-    slots, captions = {}, []
-    if model.classes and (request.class_name is not None or request.prompt is None):
-        rows = _classes(model, request)
-        slots["class"] = Slot(rows, "vector")
-        captions = [model.classes[k] for k in rows.tolist()]
-    elif request.class_name is not None:
-        raise SfumatoError("this model was trained without classes: leave --class away")
-    if model.conditioned_on("text"):
-        captions = _captions(model, request)
-        ids, mask = encode(captions)
-        slots["text"] = Slot(ids, "tokens", mask)
-    elif request.prompt is not None:
-        raise SfumatoError("this model was trained without captions: leave --prompt away")
-    cond = Cond(slots)
+    cond, captions = conditions(model, request)
     if request.guidance != 1.0 and not cond:
         raise SfumatoError("guidance needs a condition: this model has none, or give --class or --prompt")
-    return Plan(cond, captions, guides_of(model, request), times_of(model, request))
-
-
-def _drawn(request: Request, stream: int) -> Tensor:
-    """A uniform number [n] per picture, of its own stream."""
-    return Noise.of(request.seed, request.n, request.first).at(stream).uniform((request.n,))
-
-
-def _captions(model: Model, request: Request) -> list[str]:
-    """The prompt for every picture, or training captions drawn per picture."""
-    if request.prompt is not None:
-        return [request.prompt] * request.n
-    known = model.facts["captions"] or [""]
-    return [known[int(u * len(known))] for u in _drawn(request, -3).tolist()]
-
-
-def _classes(model: Model, request: Request) -> Tensor:
-    """The asked class for every picture, or classes drawn per picture as often as the data has them."""
-    names = model.classes
-    if request.class_name is not None:
-        if request.class_name not in names:
-            near = difflib.get_close_matches(request.class_name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SfumatoError(f"no class {request.class_name!r}{hint}; known: {', '.join(names)}")
-        return torch.full((request.n,), names.index(request.class_name))
-    counts = torch.tensor([model.facts["data"]["class_counts"][name] for name in names], dtype=torch.float32)
-    return torch.searchsorted(counts.cumsum(0) / counts.sum(), _drawn(request, -2)).clamp_max(len(names) - 1)
+    return Plan(cond, captions, guides_of(model, request, against(model, request)), times_of(model, request))
 
 
 def generate(model: Model, request: Request, progress: Callable[[int, int], None] = lambda done, n: None) -> Result:

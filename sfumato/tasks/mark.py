@@ -13,13 +13,15 @@ from sfumato.data.audit.declared import MARK, read_marks
 from sfumato.tasks.generate import Request
 
 
-def mark(model: str, request: Request, number: int | None = None) -> PngInfo:
+def mark(model: str, request: Request, number: int | None = None, asked: str | None = None) -> PngInfo:
     """The text chunk of a PNG: the model's name (no path: files are shared), the request, and the picture's number.
 
-    Without a number the file is a sheet of all `request.n` pictures.
+    Without a number the file is a sheet of all `request.n` pictures. `asked`: the prompt as the user wrote it, where it
+    was revised.
     """
-    asked = {k: v for k, v in dataclasses.asdict(request).items() if v is not None}
-    told = {"ai_made": True, "model": model, "request": asked} | ({} if number is None else {"picture": number})
+    said = {k: v for k, v in dataclasses.asdict(request).items() if v is not None}
+    told = {"ai_made": True, "model": model, "request": said} | ({} if number is None else {"picture": number})
+    told |= {} if asked is None else {"asked": asked}
     info = PngInfo()
     info.add_text(MARK, json.dumps(told))
     return info

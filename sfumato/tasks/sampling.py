@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sfumato.core import SfumatoError
+from sfumato.core import Cond, SfumatoError
 from sfumato.guide import Guide, autoguide, cfg
 from sfumato.reverse import pick_grid
 
@@ -41,13 +41,15 @@ def times_of(model: Model, request: Request) -> Tensor:
     return torch.tensor(times, dtype=torch.float64)
 
 
-def guides_of(model: Model, request: Request) -> tuple[Guide, ...]:
-    """The guides of a request: away from the model's weak self (`autoguidance`), then towards the condition (`guidance`)."""
+def guides_of(model: Model, request: Request, against: Cond) -> tuple[Guide, ...]:
+    """The guides of a request: away from the model's weak self (`autoguidance`), then towards the condition (`guidance`)
+    and away from `against`."""
+    towards = cfg(request.guidance, against=against)
     if request.autoguidance == 1.0:
-        return (cfg(request.guidance),)
+        return (towards,)
     if model.weak is None:
         raise SfumatoError(
             "autoguidance needs the early average that a run folder stores: this file was exported without it "
             "(sfumato export RUN --with-weak)"
         )
-    return autoguide(model.weak(), request.autoguidance), cfg(request.guidance)
+    return autoguide(model.weak(), request.autoguidance), towards

@@ -10,7 +10,7 @@ from sfumato.train.objective import Consistency, CrossEntropy, MinSNR, Objective
 from sfumato.train.plan import Plan, make_plan
 from sfumato.train.recipe import Optimiser, Recipe
 from sfumato.train.recipes import RECIPES, pick_recipe
-from sfumato.train.run import Report, Run, averaged_weights, fit, restore, resume, validation_losses
+from sfumato.train.run import Report, Run, averaged_weights, fit, keep_average, restore, resume, validation_losses
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "averaged_weights",
     "combine",
     "fit",
+    "keep_average",
     "keep_large_blocks",
     "load_weights",
     "make_plan",

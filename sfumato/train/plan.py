@@ -32,19 +32,23 @@ class Plan:
     probed: dict[str, float]
     accumulate: int
 
+    @property
+    def seconds(self) -> float:
+        """Of the whole training, as planned."""
+        return self.steps * self.seconds_per_step
+
     def lines(self) -> list[str]:
         """The plan in words."""
         mb = 1e6
         need = (self.state_bytes + self.activation_bytes + self.data_bytes) / mb
         split = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
-        total = self.steps * self.seconds_per_step
         return [
             f"model: {self.parameters / 1e6:.2f} M parameters, run in {self.setting}",
             f"memory: about {need:,.0f} MB (weights, gradients, moments and averages {self.state_bytes / mb:,.0f}, "
             f"activations {self.activation_bytes / mb:,.0f}, pictures {self.data_bytes / mb:,.0f}) "
             f"of {self.available_bytes / mb:,.0f} MB free{split}",
             f"time: about {1 / self.seconds_per_step:.1f} steps/s, so {self.steps:,} steps "
-            f"({self.epochs:.1f} passes over the pictures) in {total / 60:.1f} min",
+            f"({self.epochs:.1f} passes over the pictures) in {self.seconds / 60:.1f} min",
         ]
 
 

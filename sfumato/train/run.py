@@ -1,8 +1,9 @@
 """A run folder that describes itself: recipe, data, log, checkpoints, stored averages; and the training of it.
 
 run.json      recipe, data summary, codec, classes, budget, versions: all that is needed to build the model again
-log.jsonl     one row per report: step, seconds, images, loss, validation loss
+log.jsonl     one row per report: step, seconds, images, loss, validation loss; meter.jsonl quality and copies, more rarely
 checkpoints/  the newest two whole states; snapshots/ averages for choosing their width afterwards
+best/         the average of the best reading before copies begin; chosen.json says that the run's model is that one
 """
 
 from __future__ import annotations
@@ -74,6 +75,25 @@ class Run:
         except OSError as error:
             raise SfumatoError(f"cannot write the run folder {self.path}: {error}") from error
 
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    def chosen(self) -> dict[str, Any] | None:
+        """The step whose average is this run's model, and why; None: the last one's."""
+        path = self.path / "chosen.json"
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise SfumatoError(f"{path} cannot be read ({error}): delete it to use the last step") from error
+
+    def choose(self, step: int | None, why: str = "") -> None:
+        """Say in chosen.json, the one place, that the model is the average kept at `step` (None: the last one's)."""
+        if step is None:
+            (self.path / "chosen.json").unlink(missing_ok=True)
+        else:
+            write_text(self.path / "chosen.json", json.dumps({"step": step, "why": why}))
+
     def describe(self) -> dict[str, Any]:
         """run.json; SfumatoError when this is no run folder."""
         path = self.path / "run.json"
@@ -107,9 +127,9 @@ class Run:
         told = self.describe()["setting"]
         return Setting(torch.bfloat16 if told["half"] else None, told["channels_last"])
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The log, without a last line that a crash cut short."""
-        path = self.path / "log.jsonl"
+    def rows(self, name: str = "log") -> list[dict[str, Any]]:
+        """The log, or the readings of the meter ("meter"), without a last line that a crash cut short."""
+        path = self.path / f"{name}.jsonl"
         found = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -145,7 +165,12 @@ class Run:
         return states[min(states, key=lambda width: abs(width - ema.width))]
 
     def averaged(self, width: float | None = None) -> dict[str, Tensor]:
-        """The averaged weights of any relative `width` (the recipe's by default) at the newest checkpoint."""
+        """The averaged weights of any relative `width` at the newest checkpoint; without one the model of this run: the
+        recipe's width there, or the average that was chosen."""
+        chosen = self.chosen()
+        if width is None and chosen is not None:
+            kept = checkpoint.load(self.best / f"{chosen['step']:08d}", "ema")
+            return {k: v.float() for k, v in kept.items()}
         width = self.recipe().ema.width if width is None else width
         stored = self.stored()
         latest = stored[-1]
@@ -250,10 +275,21 @@ def restore(run: Run, trainer: Trainer) -> None:
 def resume(run: Run, trainer: Trainer) -> None:
     """`restore`, and forget log rows and stored averages beyond that checkpoint: training goes on from there."""
     restore(run, trainer)
-    for kind in (run.checkpoints, run.snapshots):
+    run.choose(None)
+    for kind in (run.checkpoints, run.snapshots, run.best):
         checkpoint.forget_after(kind, trainer.step)
-    rows = [row for row in run.rows() if row["step"] <= trainer.step]
-    write_text(run.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("log", "meter"):
+        rows = [row for row in run.rows(name) if row["step"] <= trainer.step]
+        write_text(run.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def keep_average(run: Run, trainer: Trainer) -> None:
+    """Keep the average that samples are drawn with, in half precision, as the best so far."""
+    widths, wanted = trainer.ema.widths, trainer.recipe.ema.width
+    index = min(range(len(widths)), key=lambda k: abs(widths[k] - wanted))
+    kept = {k: v.half() for k, v in trainer.ema.averages[index].items()}
+    checkpoint.save(run.best / f"{trainer.step:08d}", {"ema": kept}, {"step": trainer.step})
+    checkpoint.prune(run.best, keep=1)
 
 
 def fit(
