@@ -191,7 +191,10 @@ def load(given: str, size: int | None) -> Source:
         captions=[caption(style, icon) for style, icon in icons],
         columns=columns,
         notes={
-            "licence": {style: about["licence"] for style, (_, about) in parts.items()},
+            "licence": "; ".join(
+                f"{style}: {about['licence']['spdx']}, {about['licence']['author']}, {about['licence']['url']}"
+                for style, (_, about) in parts.items()
+            ),
             "packages": {style: about["packages"] for style, (_, about) in parts.items()},
             "rule": "rendered on white, then Lanczos where another size is asked for",
         },
