@@ -29,6 +29,7 @@ VERSION = "v1"
 WIDTH = 128  # dimensions of a feature
 SEED = 20_190_117
 MAX_PICTURES_BYTES = 400_000_000  # of training pictures held as bytes; bigger sources are thinned evenly
+LEAST = 64  # training pictures
 
 
 def _conv(i: int, o: int) -> nn.Sequential:
@@ -253,10 +254,12 @@ def features_for(source: Any) -> Features:
     """The extractor of this source: from the cache, or trained now (about a CPU-minute for 60,000 pictures at 32x32).
 
     source: what `sfumato.data.open` returns. The same source gives the same extractor, and the name tells its kind,
-    source, size and version. Raises SfumatoError when the source has fewer than 64 training pictures.
+    source, size and version. Raises SfumatoError when the source has fewer than `LEAST` training pictures.
     """
-    if len(source.train_index) < 64:
-        raise SfumatoError(f"{len(source.train_index)} training pictures are too few to train features: 64 are needed")
+    if len(source.train_index) < LEAST:
+        raise SfumatoError(
+            f"{len(source.train_index)} training pictures are too few to train features: {LEAST} are needed"
+        )
     spec, seen = tuple(source.codec.spec), fingerprint(source)
     kind = "turns" if _labels(source) is None else "classifier"
     size = str(spec[1]) if spec[1] == spec[2] else f"{spec[1]}x{spec[2]}"

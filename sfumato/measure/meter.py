@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sfumato.data import Source
-from sfumato.measure.features import features_for, thinned
+from sfumato.measure.features import LEAST, features_for, thinned
 from sfumato.measure.intervals import Interval, kid_interval, manifold_intervals
 from sfumato.measure.memory import FEWEST, Gallery, Twins, copied, excess, ratio_of_medians
 
@@ -66,16 +67,19 @@ class Meter:
     """Takes readings of a run on `source`, as many as `SHARE` of its time allows.
 
     The base rate of copies is that of the training pictures among themselves, each against all others: a set may be too
-    small to hold pictures back. Raises SfumatoError for fewer than 3 training pictures.
+    small to hold pictures back. `features` are the set's own unless others are given; a set too small to train them is
+    seen by its pixels at 8 a side. Raises SfumatoError for fewer than 3 training pictures.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, features: Callable[[Tensor], Tensor] | None = None) -> None:
         self.gallery = Gallery(source)
         squares = self.gallery.source
         held = squares.validation_index
         # a handful of held-out pictures cannot tell a distribution
         rows = held if len(held) >= FEWEST else torch.arange(len(squares))
-        self.features = features_for(source)
+        if features is None:
+            features = features_for(source) if len(source.train_index) >= LEAST else _pixels
+        self.features = features
         self.real = self.features(squares.batch(thinned(rows, MOST)).x0)
         learned = squares.batch(thinned(squares.train_index, MOST)).x0
         twins = self.gallery.nearest(learned, 3)
@@ -132,3 +136,8 @@ def best(readings: Sequence[Reading]) -> Reading | None:
             break
         honest.append(reading)
     return min(honest, key=lambda r: r.kid.value) if honest else next(iter(readings), None)
+
+
+def _pixels(x0: Tensor) -> Tensor:
+    """Pictures [N, C, H, W] as features [N, D]: their pixels at 8 a side."""
+    return F.adaptive_avg_pool2d(x0, 8).flatten(1)
