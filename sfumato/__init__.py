@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["generate", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +13,8 @@ def __getattr__(name: str) -> Any:
         from sfumato.tasks import load
 
         return load
+    if name == "generate":
+        from sfumato.tasks.asked import draw
+
+        return draw
     raise AttributeError(f"module 'sfumato' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+import sfumato
 from sfumato.cli import main
+from sfumato.cli.models import _shipped
 from sfumato.core import Cond, SfumatoError, Slot
 from sfumato.data import encode
 from sfumato.forward import RectifiedFlow
 from sfumato.guide import cfg
 from sfumato.tasks import Request, generate, load
+from sfumato.tasks.asked import asked
 from sfumato.tasks.chat import ask
-from sfumato.tasks.mark import read_mark
+from sfumato.tasks.mark import fingerprint, read_mark
 from sfumato.tasks.prompt import Line, parse
 from sfumato.tasks.revise import Reviser
 from sfumato.tasks.shipped import find, listed
@@ -43,6 +47,7 @@ def test_choices_in_braces_stand_for_all_their_combinations() -> None:
     assert found == [f"a {c} {t}" for c in ("red", "blue") for t in ("apple", "car") for _ in (1, 2)]
     assert [line.seed for line in parse("x --seed {1,2}")] == [1, 2]
     assert parse("a \\{b\\}")[0].text == "a {b}"
+    assert parse("a --s 5 --c 9 --aspect 1:2") == (Line("a", ar=(1, 2), chaos=9, stylize=5),)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +161,7 @@ def test_a_sentence_becomes_a_grid_of_four_and_single_files(run: Path, tmp_path:
     assert Image.open(one["grid"]).size[0] > 2 * 16 and len(one["files"]) == 4
     marked = read_mark(Path(one["files"][2]))
     assert marked["ai_made"] and marked["picture"] == 2 and marked["asked"] == "strawbery"
+    assert marked["weights"] == fingerprint(load(run)) and marked["model"] == "run"
     assert marked["request"]["prompt"] == one["revised_prompt"] and marked["request"]["style"] == "flat"
     again = load(run).generate(n=1, first=2, seed=3, steps=2, style="flat", prompt=one["revised_prompt"], guidance=3.0)
     assert list(again.images[0].getdata()) == list(Image.open(one["files"][2]).getdata())
@@ -178,7 +184,7 @@ def test_choices_shapes_chaos_and_what_should_not_be_seen(run: Path, tmp_path: P
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["a", "--n", "0"], "--n lies in"),
+        (["a", "--n", "0"], "1 to 1000"),
         ([""], "say what to draw"),
         (["  --seed 3"], "say what to draw"),
         (["a", "--style", "flt"], "did you mean 'flat'"),
@@ -186,19 +192,97 @@ def test_choices_shapes_chaos_and_what_should_not_be_seen(run: Path, tmp_path: P
         (["a", "--size", "big"], "width x height"),
         (["a", "--size", "0x0"], "multiples of"),
         (["a", "--steps", "0"], "at least 1 step"),
-        (["a", "--chaos", "-1"], "--chaos lies in"),
-        (["a", "--stylize", "2000"], "--stylize lies in"),
-        (["a", "--seed", "-4"], "--seed lies in"),
+        (["a", "--chaos", "-1"], "--chaos takes"),
+        (["a", "--stylize", "2000"], "--stylize takes"),
+        (["a", "--seed", "-4"], "--seed takes"),
         (["a", "--no", "b", "--guidance", "1"], "guidance above 1"),
         (["a", "--out", "x.jpg"], ".png"),
         (["word " * 30_000], "20,000 words"),
         (["a --sty flat"], "did you mean --style"),
+        (["a", "--size", "256x256"], "16 times"),
+        (["a", "--guidance", "nan"], "guidance is a number"),
+        (["a", "--out", "/proc/nowhere/x.png"], "/proc/nowhere"),
     ],
 )
 def test_wrong_requests_are_told_in_one_line(run: Path, arguments: list[str], said: str, capsys) -> None:
     assert main(["generate", *arguments, "--model", str(run)]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert said in errors[-1]
+
+
+def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path: Path, capsys) -> None:
+    for name, said in (
+        ("nowhere", "see 'sfumato models'"),
+        (str(tmp_path), "no run.json"),
+        (__file__, "no Sfumato model"),
+    ):
+        assert main(["generate", "a", "--model", name]) == 2
+        errors = capsys.readouterr().err.strip().splitlines()
+        assert len(errors) == 1 and (said in errors[0] or "cannot be read" in errors[0])
+    if not listed():
+        assert main(["generate", "a red apple"]) == 2
+        errors = capsys.readouterr().err.strip().splitlines()
+        assert len(errors) == 1 and "train one" in errors[0] and "--model" in errors[0]
+    assert main(["models", str(tmp_path / "none")]) == 2
+
+
+def test_python_draws_what_the_command_draws(run: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["generate", "owl --seed 4 --ar 2:1", "--model", str(run), "--n", "2", "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "o.png")]) == 0
+    (one,) = told(capsys)["pictures"]
+    assert any("may look worse" in warning for warning in one["warnings"])
+    result = sfumato.generate("owl --ar 2:1 --seed 9", run, seed=4, n=2)
+    assert [list(i.getdata()) for i in result.images] == [list(Image.open(f).getdata()) for f in one["files"]]
+    assert len(sfumato.generate("owl", load(run), revise=False).images) == 4
+    with pytest.raises(SfumatoError, match="2 prompts"):
+        sfumato.generate("{owl,car}", run)
+    with pytest.raises(SfumatoError, match="1000"):
+        sfumato.generate("owl", run, n=0)
+
+
+def test_a_style_that_the_prompt_names_is_the_style_that_is_drawn(run: Path) -> None:
+    model = load(run)
+    drawn = asked(model, Line("an owl in flat style", seed=1))
+    assert drawn.request.style == "flat" and any("'flat'" in reason for reason in drawn.reasons)
+    assert asked(model, Line("an owl in flat style", seed=1), revise=False).request.style is None
+    assert asked(model, Line("an owl in flat style", seed=1, style="glossy")).request.style == "glossy"
+    reviser = Reviser(CAPTIONS)
+    assert reviser.style("a car, glossy style", ("a", "b"), (0, 1, 0, 1)) == "b"
+    assert reviser.style("flat style or glossy style", ("a", "b"), (0, 1, 0, 1)) is None
+    assert reviser.style("flat style", ("a", "b"), (0, 1, 1, 1)) is None  # a phrase of two styles tells none
+    assert reviser.style("a flat tyre", ("a", "b"), (0, 1, 0, 1)) is None
+
+
+def test_chaos_and_stylize_do_what_they_say(run: Path) -> None:
+    model = load(run)
+    many = CAPTIONS + tuple(f"red apple, thing{k}, sort{k}, kind{k}, flat style" for k in range(20))
+    model = dataclasses.replace(model, facts={**model.facts, "captions": many, "caption_styles": []})
+
+    def told_of(chaos: int) -> set[str]:
+        request = asked(model, Line("apple", seed=2, n=12, chaos=chaos)).request
+        return {request.prompt} if isinstance(request.prompt, str) else set(request.prompt)
+
+    assert len(told_of(0)) == 1 < len(told_of(30)) < len(told_of(100))
+    assert all(prompt.startswith("apple") for prompt in told_of(100))
+    first = asked(model, Line("apple", seed=2, n=3, chaos=100)).request.prompt
+    assert first == asked(model, Line("apple", seed=2, n=9, chaos=100)).request.prompt[:3]
+    weights = [asked(model, Line("apple", stylize=s)).request.guidance for s in (0, 100, 1000)]
+    assert weights[0] == 1 and weights[1] == 3 and weights[2] > 3
+    assert asked(model, Line("apple", chaos=9), revise=False).warnings
+
+
+def test_a_chat_endpoint_that_is_away_leaves_the_offline_rules_and_a_warning(run: Path) -> None:
+    found = asked(load(run), Line("strawbery", seed=1), revise="http://127.0.0.1:9/v1")
+    assert found.request.prompt.startswith("strawberry") and "did not revise" in found.warnings[0]
+
+
+def test_the_weights_in_the_mark_are_those_of_the_run_and_of_the_exported_file(run: Path, tmp_path: Path) -> None:
+    model = load(run)
+    exported = load(model.export(tmp_path / "m.safetensors"))
+    assert fingerprint(model) == fingerprint(exported) and len(fingerprint(model)) == 64
+    with torch.no_grad():
+        next(exported.denoiser.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(model) != fingerprint(exported)
 
 
 @pytest.mark.parametrize("prompt", ["🍎 ❤️", "تفاحة حمراء", "a" * 1_000_000, "\u202eabc", "赤いリンゴ"])
@@ -211,6 +295,13 @@ def test_models_are_found_by_name_or_the_mistake_is_told(run: Path, tmp_path: Pa
     assert main(["models", str(run.parent), "--json"]) == 0
     (found,) = [m for m in told(capsys)["models"] if not m["shipped"]]
     assert found["conditions"] == ["style", "text"] and found["styles"] == ["flat", "glossy"]
+    model = load(run)
+    assert found["parameters"] == sum(p.numel() for p in model.denoiser.parameters()) and found["steps"] == 3
+    assert found["bytes"] > 4 * found["parameters"] and found["draws"].startswith("16x16") and found["date"][:2] == "20"
+    assert Path(found["card"]).is_file()
+    model.export(tmp_path / "one.safetensors")
+    told_of = _shipped({"name": "one", "file": "one.safetensors", "draws": "icons", "date": "2026-12-01"}, tmp_path)
+    assert told_of["parameters"] == found["parameters"] and told_of["draws"] == "icons" and told_of["shipped"]
     (tmp_path / "index.json").write_text('{"default": "one", "models": [{"name": "one", "file": "one.safetensors"}]}')
     assert find(None, tmp_path) == find("one", tmp_path) == tmp_path / "one.safetensors"
     assert find(str(run), tmp_path) == run

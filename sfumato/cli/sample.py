@@ -10,7 +10,7 @@ from sfumato.cli.console import Line, say
 from sfumato.core import SfumatoError
 from sfumato.measure import grid_image
 from sfumato.tasks import Request, generate, load
-from sfumato.tasks.mark import mark
+from sfumato.tasks.mark import fingerprint, mark
 from sfumato.train import keep_large_blocks
 
 
@@ -30,15 +30,15 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
     line = Line("sampling")
     result = generate(model, request, lambda done, n: line.show(done / n, f"{done} of {n}"))
     line.end()
-    name = Path(options.run).resolve().name
+    name, weights = Path(options.run).resolve().name, fingerprint(model)
     try:
         if out.suffix:
             out.parent.mkdir(parents=True, exist_ok=True)
-            grid_image(result.images).save(out, pnginfo=mark(name, result.request))
+            grid_image(result.images).save(out, pnginfo=mark(name, result.request, weights))
         else:
             out.mkdir(parents=True, exist_ok=True)
             for k, image in enumerate(result.images):
-                image.save(out / f"{request.seed}-{k:05d}.png", pnginfo=mark(name, result.request, k))
+                image.save(out / f"{request.seed}-{k:05d}.png", pnginfo=mark(name, result.request, weights, k))
     except OSError as error:
         raise SfumatoError(f"cannot write {out}: {error}") from error
     say(f"{request.n} pictures in {result.seconds:.2f} s: {out}")

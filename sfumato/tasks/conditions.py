@@ -82,5 +82,5 @@ def _named(name: str, names: tuple[str, ...], kind: str, n: int) -> Tensor:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SfumatoError(f"no {kind} {name!r}{hint}; known: {', '.join(names)}")
+        raise SfumatoError(f"no {kind} {name[:40]!r}{hint}; known: {', '.join(names)}")
     return torch.full((n,), names.index(name))

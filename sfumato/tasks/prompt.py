@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from sfumato.core import SfumatoError
 
 MOST = 40  # prompts that one line may stand for
+RANGES = {"seed": (0, 2**63 - 1), "chaos": (0, 100), "stylize": (0, 1000), "n": (1, 1000)}
 _OPTION = re.compile(r"(?:^|\s)--([A-Za-z][\w-]*)(?=\s|$)")
 _CHOICE = re.compile(r"(?<!\\)\{([^{}]*(?<!\\))\}")
 
@@ -34,8 +35,15 @@ class Line:
     style: str | None = None
     n: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise SfumatoError(f"--{name} takes a whole number from {low} to {high}, not {value}")
+
 
 OPTIONS = tuple(f.name for f in fields(Line) if f.name != "text")
+SHORT = {"c": "chaos", "s": "stylize", "aspect": "ar"}  # what people type too
 
 
 def parse(line: str) -> tuple[Line, ...]:
@@ -70,24 +78,23 @@ def _parsed(prompt: str) -> Line:
     told: dict[str, object] = {}
     for mark, following in itertools.zip_longest(marks, marks[1:]):
         name, value = mark[1].lower(), prompt[mark.end() : following.start() if following else None].strip()
+        name = SHORT.get(name, name)
         if name not in OPTIONS:
             near = difflib.get_close_matches(name, OPTIONS, n=1)
             hint = f"; did you mean --{near[0]}?" if near else ""
-            raise SfumatoError(f"no prompt option --{name}{hint}; known: {', '.join('--' + o for o in OPTIONS)}")
+            raise SfumatoError(f"no prompt option --{name[:40]}{hint}; known: {', '.join('--' + o for o in OPTIONS)}")
         if name in told:
             raise SfumatoError(f"--{name} stands twice in the prompt: leave one away")
         told[name] = _value(name, value)
     return Line(text.strip(), **told)
 
 
-_RANGES = {"seed": (0, 2**63 - 1), "chaos": (0, 100), "stylize": (0, 1000), "n": (1, 1000)}
-
-
 def _value(name: str, value: str) -> object:
-    if name in _RANGES:
-        low, high = _RANGES[name]
-        if not re.fullmatch(r"\d{1,19}", value) or not low <= int(value) <= high:
-            raise SfumatoError(f"--{name} takes a whole number from {low} to {high}, not {value[:40]!r}")
+    if name in RANGES:
+        if not re.fullmatch(r"[0-9]{1,19}", value):
+            raise SfumatoError(
+                "--{} takes a whole number from {} to {}, not {!r}".format(name, *RANGES[name], value[:40])
+            )
         return int(value)
     if name == "ar":
         found = re.fullmatch(r"(\d{1,3})\s*[:x/]\s*(\d{1,3})", value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,6 +65,19 @@ class Reviser:
                 reasons.append(f"short, so completed as captions of such pictures read: {', '.join(more)}")
                 text = ", ".join([text.rstrip(" .,"), *more])
         return Revised(text, tuple(reasons))
+
+    def style(self, prompt: str, names: Sequence[str], rows: Sequence[int]) -> str | None:
+        """The style of `names` that the prompt asks for: by its name ("noto style"), or by a phrase such as "flat style"
+        that only captions of one style have (`rows`: the style of each caption). None where none or several are meant."""
+        meant: dict[str, set[str]] = {f"{name} style": {name} for name in names}
+        for caption, row in zip(self.captions, rows, strict=False):  # models of old tell no styles of captions
+            for phrase in caption.split(","):
+                if phrase.endswith(" style") and row >= 0:
+                    meant.setdefault(phrase.strip(), set()).add(names[row])
+        told = f" {' '.join(words(prompt))} "
+        of = [styles for phrase, styles in meant.items() if f" {' '.join(words(phrase))} " in told]
+        found = {style for styles in of for style in styles}
+        return found.pop() if len(found) == 1 else None
 
     def _spelled(self, prompt: str) -> tuple[str, list[str]]:
         reasons = []

@@ -36,5 +36,5 @@ def find(name: str | None, folder: Path = FOLDER) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SfumatoError(f"no run folder, file or shipped model {name!r}{hint}; see 'sfumato models'")
+        raise SfumatoError(f"no run folder, file or shipped model {name[:200]!r}{hint}; see 'sfumato models'")
     return folder / known[name]
