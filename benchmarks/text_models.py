@@ -20,6 +20,7 @@ from sfumato.data.files import digest
 from sfumato.guide import bind, with_guides
 from sfumato.reverse import pick_solver, sample
 from sfumato.tasks import Model, Request, load
+from sfumato.tasks.conditions import conditions
 from sfumato.tasks.generate import plan
 from sfumato.tasks.sampling import settled
 from sfumato.train import Run
@@ -37,17 +38,17 @@ class Drawer(Protocol):
 
 
 def joined(conds: Sequence[Cond]) -> Cond:
-    """Conditions of single pictures as those of one batch; tokens are padded, masked, to the longest."""
+    """Conditions of single pictures as those of one batch: what some lack is masked, tokens are padded to the longest."""
     slots = {}
-    for name, one in conds[0].items():
-        parts = [cond[name] for cond in conds]
-        masks = [part.present() for part in parts]
-        values = [part.value for part in parts]
-        if one.role == "tokens":
+    for name in dict.fromkeys(name for cond in conds for name in cond):
+        given = next(cond[name] for cond in conds if name in cond)
+        parts = [cond[name] if name in cond else given.null() for cond in conds]
+        masks, values = [part.present() for part in parts], [part.value for part in parts]
+        if given.role == "tokens":
             most = max(value.shape[1] for value in values)
             masks = [torch.nn.functional.pad(mask, (0, most - mask.shape[1])) for mask in masks]
             values = [_longer(value, most) for value in values]
-        slots[name] = Slot(torch.cat(values), one.role, torch.cat(masks))
+        slots[name] = Slot(torch.cat(values), given.role, torch.cat(masks))
     return Cond(slots)
 
 
@@ -82,10 +83,11 @@ class Ours:
     def draw(self, prompts: Sequence[str], styles: Sequence[str | None], seed: int, first: int = 0) -> Tensor:
         asked = enumerate(zip(prompts, styles, strict=True), first)
         requests = [self.request(prompt, style, seed, k) for k, (prompt, style) in asked]
-        plans = [plan(self.model, request) for request in requests]
-        codec, noise = self.model.codec_of(None), Noise.of(seed, len(plans), first)
-        denoise = bind(with_guides(self.model.denoiser, *plans[0].guides), joined([one.cond for one in plans]))
-        x0 = sample(denoise, (len(plans), *codec.spec), noise, pick_solver(requests[0].solver), plans[0].grid)
+        planned = plan(self.model, requests[0])  # guides and times are the same for all
+        cond = joined([conditions(self.model, request)[0] for request in requests])
+        codec, noise = self.model.codec_of(None), Noise.of(seed, len(requests), first)
+        denoise = bind(with_guides(self.model.denoiser, *planned.guides), cond)
+        x0 = sample(denoise, (len(requests), *codec.spec), noise, pick_solver(requests[0].solver), planned.grid)
         return codec.scaled(x0)
 
 

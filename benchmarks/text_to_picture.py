@@ -31,12 +31,15 @@ from sfumato.data.open import open_as
 from sfumato.measure import features_for, judge_for, measure
 from sfumato.measure.faithful import colours_obeyed, faithfulness, named
 from sfumato.measure.judge import Judge
-from sfumato.measure.memory import FEWEST, Gallery, memorisation
+from sfumato.measure.memory import Gallery, memorisation
 
 NAME = "text_to_picture"
 WORK = Path("runs/text-to-picture")
 PARTS = ("rows", "colours", "long", "speed", "sheets")
 WARM = 5  # grids of four that are timed
+ENOUGH = (
+    100  # pictures from which on KID and copies are told: fewer say nothing, and the extractor takes a while to train
+)
 NUMBERS = {"rows": 500, "colours": 256, "long": 64}
 QUICK = {"rows": 24, "colours": 18, "long": 4}
 Data = dict[str, Any]
@@ -61,7 +64,7 @@ def quality(bench: Bench, x0: Tensor, rows: Tensor) -> Data:
     """KID of the drawn pictures to the real ones of the same captions, the floor beside it (training pictures in the same
     styles against the same), and copies above the base rate of these real pictures."""
     source = bench.source
-    if len(rows) < FEWEST:
+    if len(rows) < ENOUGH:
         return {}
     reference = source.batch(rows).x0
     scores = measure(x0, reference, features_for(source), source.batch(_alike(source, rows)).x0)
@@ -223,12 +226,6 @@ def first_picture(order: Data, times: int = 3) -> Data:
     return common.spread(seconds)
 
 
-def label_of(path: Path, role: str, taken: set[str]) -> str:
-    """A name for the tables: the folder's; with the role before it when it is taken."""
-    name = path.name or str(path)
-    return name if name not in taken else f"{role} {name}"
-
-
 def worker(order: Data) -> None:
     """Run one model's process, its progress shown as it comes."""
     told = [sys.executable, "-m", "benchmarks.text_to_picture", "--worker", json.dumps(order)]
@@ -259,6 +256,7 @@ def summary(data: Data) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="run folder or exported file of ours")
+    parser.add_argument("--label", help="its name in the tables (the folder's name): one for each way of drawing")
     parser.add_argument("--ablation", type=Path, nargs="*", default=[], help="runs of ours with one thing changed")
     parser.add_argument("--peer", type=Path, nargs="*", default=[], help="folders of benchmarks.text_peer")
     parser.add_argument("--source", default="icons")
@@ -286,10 +284,10 @@ def main() -> None:
     models += [("ablation", path) for path in args.ablation] + [("peer", path) for path in args.peer]
     fields = ("steps", "guidance", "autoguidance", "grid", "solver")
     options = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
-    taken: set[str] = set()
-    for role, path in models:
-        label = label_of(path, role, taken)
-        taken.add(label)
+    labels = [args.label if role == "run" and args.label else path.resolve().name for role, path in models]
+    if len(set(labels)) < len(labels):
+        parser.error("two of the models have the same name: give --label, or rename a folder")
+    for label, (role, path) in zip(labels, models, strict=True):
         order = {"label": label, "role": role, "path": str(path.resolve()), "source": args.source, "parts": args.parts}
         order |= {"options": options, "numbers": QUICK if args.quick else NUMBERS}
         order |= {"results": str(results), "work": str(args.work.resolve())}

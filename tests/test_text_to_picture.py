@@ -21,7 +21,7 @@ from sfumato.data import Source, colours
 from sfumato.data.open import open as open_source
 from sfumato.measure import judge as judge_room
 from sfumato.measure.judge import meanings
-from sfumato.tasks import generate
+from sfumato.tasks import Request, generate
 from sfumato.train import Budget, Run, Trainer, fit
 
 OPTIONS = {"steps": 3, "guidance": 2.0}
@@ -36,7 +36,7 @@ def source() -> Source:
 def run(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run on captions, a few steps long, whose weights are then shaken so that every condition matters."""
     torch.manual_seed(0)
-    recipe = tiny_recipe(source, net=TINY)
+    recipe = tiny_recipe(source, net=TINY, conditions=("text", "style"))
     trainer = Trainer(recipe.build(), recipe, source, Budget(steps=3), FLOAT32)
     folder = Run(tmp_path_factory.mktemp("run") / "tiny")
     folder.begin(recipe, source, trainer.budget, trainer.setting)
@@ -56,10 +56,12 @@ def ours(run: Path) -> Ours:
 
 def test_a_picture_is_what_generate_draws_for_its_prompt_alone(ours: Ours) -> None:
     prompts = ["a red circle", "a very long caption of a blue cross among many more words", "green"]
-    together = ours.draw(prompts, [None] * 3, seed=4, first=7)
-    for k, prompt in enumerate(prompts):
-        alone = generate(ours.model, ours.request(prompt, None, 4, 7 + k)).x0
+    styles = ["outline", None, "filled"]
+    together = ours.draw(prompts, styles, seed=4, first=7)
+    for k, (prompt, style) in enumerate(zip(prompts, styles, strict=True)):
+        alone = generate(ours.model, Request(n=1, seed=4, first=7 + k, prompt=prompt, style=style, **OPTIONS)).x0
         assert torch.allclose(together[k : k + 1], alone, atol=1e-4)
+    assert not torch.allclose(ours.draw(prompts, ["filled", None, "filled"], 4, 7)[:1], together[:1], atol=1e-2)
     assert not torch.allclose(ours.draw(["x"] * 3, [None] * 3, 4, 7), together, atol=1e-2)  # the prompt matters
 
 
@@ -166,6 +168,7 @@ def bench(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> te
     net = judge_room._build((3, 16, 16), 2).eval()
     real = {"trained on": {"n": 9, "first": {"value": 0.91, "low": 0.8, "high": 0.95}}}
     judge = judge_room.Judge("judge", "", (3, 16, 16), STYLES, real, 1.0, net)
+    monkeypatch.setattr(text_to_picture, "ENOUGH", 16)
     numbers = {"rows": 40, "colours": 8, "long": 4}
     return text_to_picture.Bench(Painter(), source, judge, Store(tmp_path), numbers, tmp_path / "sheets")
 
@@ -258,7 +261,7 @@ def test_a_run_is_measured_and_an_interrupted_benchmark_goes_on(
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     source = open_source(folder, 16)
     assert source.styles == STYLES
-    recipe = tiny_recipe(source, net=TINY, conditions=("text",))
+    recipe = tiny_recipe(source, net=TINY, conditions=("text", "style"))
     trainer = Trainer(recipe.build(), recipe, source, Budget(steps=2), FLOAT32)
     run = Run(tmp_path / "run")
     run.begin(recipe, source, trainer.budget, trainer.setting)

@@ -32,7 +32,7 @@ TABLE = 128
 AMONG = 50
 BATCH = 64
 TEXTS = 512  # compared with every picture of a batch
-EPOCHS, LEAST_SEEN = 14, 20_000
+EPOCHS, LEAST_SEEN = 20, 20_000
 FRESH = 12  # one picture in this many is kept from the judge, to tell how good it is
 FEWEST = 64
 ASKED = 2000  # real pictures of a kind, at most, that its accuracy is told on
@@ -101,7 +101,8 @@ def _conv(i: int, o: int) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    """Five convolutions on 16x16, 8x8 and 4x4 for pictures; the mean of word vectors and two layers for texts."""
+    """Five convolutions on 16x16, 8x8 and 4x4 for what is shown, three on finer grids for the style; the mean of word vectors
+    and two layers for texts."""
 
     def __init__(self, channels: int, fold: int, styles: int) -> None:
         super().__init__()
@@ -117,7 +118,16 @@ class Net(nn.Module):
         )
         self.hidden = nn.Linear(256 * 16, 256)
         self.shown = nn.Linear(256, DIM)
-        self.style = nn.Linear(256, max(styles, 1))
+        # Style is in edges and shading: seen finer, without place, and by weights of its own.
+        self.fine = max(1, fold // 2)
+        self.look = nn.Sequential(
+            _conv(channels * self.fine**2, 32),
+            nn.MaxPool2d(2, ceil_mode=True),
+            _conv(32, 64),
+            nn.MaxPool2d(2, ceil_mode=True),
+            _conv(64, 128),
+        )
+        self.style = nn.Linear(128, max(styles, 1))
         self.words = nn.EmbeddingBag(BUCKETS, TABLE, mode="sum")
         self.said = nn.Sequential(nn.Linear(TABLE, 256), nn.ReLU(), nn.Linear(256, DIM))
         self.scale = nn.Parameter(torch.empty(()))
@@ -127,11 +137,12 @@ class Net(nn.Module):
         right, down = -x.shape[3] % self.fold, -x.shape[2] % self.fold
         if right or down:
             x = F.pad(x, (0, right, 0, down), mode="replicate")
+        style = self.style(self.look(F.pixel_unshuffle(x, self.fine)).mean((2, 3)))
         x = self.body(F.pixel_unshuffle(x, self.fold))
         if x.shape[2:] != (4, 4):
             x = F.adaptive_avg_pool2d(x, 4)
         shown = self.shown(self.hidden(x.flatten(1)).relu())
-        return F.normalize(shown.float(), dim=1), self.style(x.mean((2, 3))).float()
+        return F.normalize(shown.float(), dim=1), style.float()
 
     def texts(self, texts: Texts) -> Tensor:
         """M texts -> unit vectors [M, DIM]."""
@@ -251,8 +262,8 @@ def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
     theta = torch.cat([torch.diag_embed(scale.expand(-1, 2)), shift[:, :, None]], 2)
     x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), "bilinear", "border", False)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    strength = (2 * drawn[:, 3] - 1).clamp_min(0)[:, None, None, None]
-    grain = 0.1 * strength * torch.randn(x.shape, generator=generator)
+    strength = (drawn[:, 3] - 0.5).clamp_min(0)[:, None, None, None]
+    grain = 0.2 * strength * torch.randn(x.shape, generator=generator)
     return x.lerp(soft, strength) + grain
 
 
@@ -324,7 +335,7 @@ def _identity(source: Source, said: Sequence[str], seen: int) -> str:
 
 
 def judge_for(source: Source, seen: int | None = None, progress: Callable[[str], None] = lambda line: None) -> Judge:
-    """The judge of this captioned source: from the cache, or trained now on `seen` pictures (None: 14 times all of them).
+    """The judge of this captioned source: from the cache, or trained now on `seen` pictures (None: 20 times all of them).
 
     It learns from all pictures but the held-out glyphs (`source.holdout["glyphs"]`, else the validation rows) and one in
     twelve of the rest, which tell how good it is on new pictures of captions it knows; so it knows the held-out pairs that the
