@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from training import tiny_trainer
 
 import sfumato
 from sfumato.cli import main
 from sfumato.cli.models import _shipped
 from sfumato.core import Cond, SfumatoError, Slot
-from sfumato.data import encode
+from sfumato.data import Source, encode
+from sfumato.denoiser import UNetConfig
 from sfumato.forward import RectifiedFlow
 from sfumato.guide import cfg
 from sfumato.tasks import Request, generate, load
@@ -26,8 +28,8 @@ from sfumato.tasks.mark import fingerprint, read_mark
 from sfumato.tasks.prompt import Line, parse
 from sfumato.tasks.revise import Reviser
 from sfumato.tasks.shipped import find, listed
+from sfumato.train import Run, fit, write_card
 
-torch.set_num_threads(1)
 CAPTIONS = (
     "red apple, fruit, food, red and green, flat style",
     "strawberry, berry, fruit, red, glossy style",
@@ -80,6 +82,10 @@ def test_spelling_is_mended_towards_known_words_only() -> None:
     mended = reviser.revise("a Strawbery with an owl and a zeppelin and a castle and a tower")
     assert mended.text == "a strawberry with an owl and a zeppelin and a castle and a tower"
     assert len(mended.reasons) == 1 and "strawbery" in mended.reasons[0]
+    everyday = Reviser(("sake", "hose", "pint", "plane", "dance", "green apple", "banana"))
+    for real in ("a snake in a house", "paint a planet", "planes dancing", "snaks", "x" * 100_000):
+        assert everyday.revise(real).reasons == ()
+    assert "green" in everyday.revise("gren").text and "banana" in everyday.revise("bannana").text
     assert reviser.revise("apples and owls and towers and castles and boats").reasons == ()
 
 
@@ -136,17 +142,24 @@ def test_a_chat_endpoint_may_revise_and_its_nonsense_is_an_error(monkeypatch) ->
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A captioned model of two styles, hardly trained."""
-    root = tmp_path_factory.mktemp("generate")
-    rows = ["file_name,text,style"]
-    for k in range(16):
-        Image.new("RGB", (16, 16), (k * 16, 255 - k * 16, 90)).save(root / f"{k}.png")
-        rows.append(f'{k}.png,"{CAPTIONS[k % 4]}",{("flat", "glossy")[k % 2]}')
-    (root / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
-    arguments = ["train", str(root), "--run", str(root / "run"), "--size", "16", "--steps", "3", "--set", "batch=4"]
-    arguments += ["--set", "net.widths=[8,16]", "--set", "net.blocks=[1,1]", "--set", "net.embedding=16"]
-    arguments += ["--set", "net.attention=[1]", "--set", "net.head=8"]
-    assert main(arguments) == 0
-    return root / "run"
+    rows = torch.arange(16)
+    pixels = (rows[:, None, None, None] * torch.tensor([16, 9, 3]) % 256).expand(16, 16, 16, 3)
+    source = Source(
+        "things",
+        pixels.to(torch.uint8).numpy(),
+        tuple(f"{k}.png" for k in rows.tolist()),
+        captions=[CAPTIONS[k % 4] for k in rows.tolist()],
+        styles=("flat", "glossy"),
+        style_labels=rows % 2,
+    )
+    net = UNetConfig(patch=2, widths=(8, 16), blocks=(1, 1), embedding=16, attention=(1,), head=8)
+    trainer = tiny_trainer(steps=3, source=source, net=net)
+    made = Run(tmp_path_factory.mktemp("generate") / "run")
+    made.begin(trainer.recipe, source, trainer.budget, trainer.setting)
+    for _ in fit(made, trainer):
+        pass
+    write_card(made)
+    return made.path
 
 
 def told(capsys) -> dict:

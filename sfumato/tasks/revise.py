@@ -11,6 +11,7 @@ from functools import cached_property
 
 from sfumato.data.captions import FILLER
 from sfumato.data.colours import NAMES as COLOURS
+from sfumato.data.english import ENGLISH
 from sfumato.data.text import words
 
 LONG = 60  # words; a longer prompt is nobody's slip
@@ -20,6 +21,8 @@ ALIKE = 0.84  # of difflib's ratio: a word not known becomes the known one that 
 _PLAIN = frozenset(
     (*FILLER, "a", "an", "the", "on", "at", "from", "style", "picture", "drawing", "icon", "emoji", "image")
 )
+_REAL = _PLAIN | frozenset(ENGLISH)  # no slips, whether a model knows them or not
+LONGEST = 24  # letters of a word that may be a slip
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,29 @@ class Reviser:
     def _spelled(self, prompt: str) -> tuple[str, list[str]]:
         reasons = []
         for word in dict.fromkeys(words(prompt)):
-            if len(word) < 4 or not (word.isascii() and word.isalpha()) or word in self._known or word in _PLAIN:
-                continue
-            near = difflib.get_close_matches(word, self._known, n=1, cutoff=ALIKE)
-            if near and near[0][0] == word[0] and near[0].rstrip("s") != word.rstrip("s"):
-                prompt = _replaced(prompt, word, near[0])
-                reasons.append(f"{word!r} read as {near[0]!r}")
+            near = self._meant(word)
+            if near is not None:
+                prompt = _replaced(prompt, word, near)
+                reasons.append(f"{word!r} read as {near!r}")
         return prompt, reasons
+
+    def _meant(self, word: str) -> str | None:
+        """The known word that this one is a slip of; None for a known or a plain English word, or where none is near.
+
+        Of a word of up to five letters only doubled, missing and exchanged letters are mended, since too many such words
+        are neighbours (snake, sake)."""
+        if (
+            not (4 <= len(word) <= LONGEST and word.isascii() and word.isalpha())
+            or word in _REAL
+            or word in self._known
+        ):
+            return None
+        if not {word.rstrip("s"), word.removesuffix("ing"), word.removesuffix("ed")}.isdisjoint(self._known):
+            return None
+        alike = [w for w in self._known if w[0] == word[0] and abs(len(w) - len(word)) <= 2 and w.isalpha()]
+        alike = [w for w in alike if len(word) > 5 or set(w) == set(word)]
+        near = difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE)
+        return near[0] if near and near[0].rstrip("s") != word.rstrip("s") else None
 
     def _more(self, telling: set[str], chance: float) -> list[str]:
         """Phrases of the caption that shares most with the prompt, its name counting double."""
