@@ -5,7 +5,7 @@ Everything is chosen by the source and a seed, before any picture is drawn; noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ COLOURS = tuple(name for name in measured.NAMES if name not in ("white", "grey")
 # Everyday names for the first sheet; the first eight that the source has in every style and trained on are shown.
 EVERYDAY = (
     "cat", "pizza", "rocket", "red apple", "guitar", "sunflower", "automobile", "house", "fish", "snowman", "umbrella",
-    "hot beverage", "bicycle", "banana", "rainbow", "soccer ball",
+    "hot beverage", "bicycle", "banana", "rainbow", "soccer ball", "mushroom", "cactus", "ghost", "elephant", "cherries",
+    "crown", "penguin", "hamburger", "airplane", "star",
 )  # fmt: skip
 UNSEEN = (
     "a blue apple", "a cat wearing sunglasses", "a green car next to a tree", "a purple banana", "a pink elephant",
@@ -131,8 +132,9 @@ def shown_seen(source: Source) -> Asked:
 
 
 def shown_pairs(source: Source) -> Asked:
-    """24 held-out pairs, drawn at random."""
-    return of_rows(source, drawn(source.holdout.get("pairs", source.validation_index), SHOWN_PAIRS))
+    """24 held-out pairs, drawn at random; `about` has their names, as captions are long."""
+    asked = of_rows(source, drawn(source.holdout.get("pairs", source.validation_index), SHOWN_PAIRS))
+    return replace(asked, about={"name": [name_of(caption) for caption in asked.prompts]})
 
 
 def shown_unseen(source: Source) -> Asked:

@@ -152,7 +152,8 @@ def part_sheets(bench: Bench) -> Data:
         if asked.rows is not None:
             real = codec.decode(source.batch(asked.rows).x0)
             groups = [[one, *drawn] for one, drawn in zip(real, groups, strict=True)]
-        captions = [p if s is None else f"{p} [{s}]" for p, s in zip(asked.prompts, asked.styles, strict=True)]
+        told = asked.about["name"] if asked.about else asked.prompts
+        captions = [p if s is None else f"{p} [{s}]" for p, s in zip(told, asked.styles, strict=True)]
         path = bench.sheets / f"{NAME}_{what}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         text_sheets.sheet(groups, captions, columns).save(path, optimize=True)
