@@ -87,6 +87,17 @@ def test_planted_faults_are_found_where_they_are(tmp_path: Path) -> None:
     assert {k: v for k, v in found(tmp_path).items() if k not in ("near_duplicate", "bucket_waste")} == want
 
 
+def test_a_faint_picture_is_dark_and_a_black_one_is_blank(tmp_path: Path) -> None:
+    """All tones lie within 14 levels: what holds something is too dark; what holds a sensor's noise is blank."""
+    folder(tmp_path)
+    draw = np.random.default_rng(3)
+    faint = np.kron(draw.integers(0, 15, (32, 32, 1)), np.ones((2, 2, 3), int))
+    for name, pixels in {"faint": faint, "black": draw.integers(0, 4, (64, 64, 3))}.items():
+        save(Image.fromarray(pixels.astype(np.uint8)), tmp_path / f"{name}.png")
+    told = found(tmp_path)
+    assert told["dark"] == {"faint.png"} and told["blank"] == {"black.png"}
+
+
 def test_looks_that_are_no_faults(tmp_path: Path) -> None:
     """A night, a thin icon on white, a soft background behind a sharp subject, a wide but usual picture."""
     folder(tmp_path)

@@ -161,3 +161,23 @@ def test_a_tenth_of_a_pixel_is_no_changed_detail_and_a_blot_is(monkeypatch):
     monkeypatch.setattr(align, "MISPLACED", 0.0)
     assert align.compare(first, second, (tint, tint), still).detail.min() > 15
     assert align.compare(first, torch.nn.functional.avg_pool2d(moved, 3), (tint, tint), still).detail.median() > 2.5
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (32, 32), (5, 9)])
+def test_blur_is_a_convolution_with_a_gaussian_and_repeated_edges(shape):
+    from scipy.ndimage import gaussian_filter
+
+    draw = np.random.default_rng(0)
+    pictures = draw.uniform(0, 255, (3, 2, *shape)).astype(np.float32)
+    for sigma in (0.5, 0.7, 1.0, 2.5):
+        reach = max(1, round(2.5 * sigma))
+        truth = gaussian_filter(pictures, (0, 0, sigma, sigma), mode="nearest", radius=(0, 0, reach, reach))
+        assert np.abs(align.blur(torch.from_numpy(pictures), sigma).numpy() - truth).max() < 1e-3
+
+
+def test_two_names_of_one_drawing_are_no_lookalikes():
+    from benchmarks.planter import _drawn_twice
+
+    names = ["man swimming", "person swimming", "woman swimming", "man guard", "guard", "man", "flag of Diego Garcia"]
+    names += ["men with bunny ears", "man swimming dark skin tone", "flag of Norway"]
+    assert {names[k] for k in _drawn_twice(names)} == {"man swimming", "man guard", "flag of Diego Garcia"}

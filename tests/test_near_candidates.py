@@ -22,8 +22,11 @@ def thumbs(x: torch.Tensor) -> np.ndarray:
 
 
 def found(pictures: np.ndarray) -> set[tuple[int, int]]:
-    first, second, _ = candidates.candidates(pictures, np.arange(len(pictures)))
-    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    several = candidates.candidates(
+        pictures, np.arange(len(pictures)), lambda *pairs: torch.stack(pairs[:2], 1).tolist()
+    )
+    assert len(several) == -(-len(pictures) // candidates.ASKING)
+    pairs = [tuple(pair) for some in several for pair in some]
     assert all(a != b for a, b in pairs)
     assert len(set(pairs)) == len(pairs), "a pair was given twice"
     return {(min(p), max(p)) for p in pairs}
@@ -74,6 +77,20 @@ def test_the_index_finds_the_nearest(cells, monkeypatch):
     else:
         close = best > 0.8
         assert close.sum() >= 290 and (order[:, :, None] == whose[:, None]).any(2)[close].float().mean() > 0.98
+
+
+def test_pictures_that_share_one_cell_are_searched_in_stretches(monkeypatch):
+    """What is found does not depend on how many stretches a cell is searched in."""
+    vectors = torch.nn.functional.normalize(torch.randn(700, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    index = _Index(vectors.half())
+    assert len(index.centres) == 1
+    looks = vectors[:100, None]
+    at_once = index.nearest(looks, torch.arange(100))
+    monkeypatch.setattr(candidates, "CELL", 10)
+    assert len(list(index._parts(torch.ones(1, dtype=torch.bool)))) == 18
+    in_parts = index.nearest(looks, torch.arange(100))
+    assert torch.allclose(at_once[0], in_parts[0], atol=1e-6)
+    assert (at_once[1] == in_parts[1]).float().mean() > 0.99
 
 
 def test_a_set_smaller_than_the_neighbours_asked_for():

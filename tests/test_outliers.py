@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from sfumato.data.audit.outliers import LEAST, outliers
+from sfumato.data.audit.outliers import LEAST, _quantiles, outliers
 
 
 def drawings(n: int, draw: np.random.Generator) -> np.ndarray:
@@ -48,3 +49,10 @@ def test_a_small_set_has_no_rest_to_be_unlike():
 
 def test_equal_pictures_have_no_outliers():
     assert outliers(*looked_at(np.full((80, 64, 64, 3), 128, np.uint8))) == []
+
+
+@pytest.mark.parametrize("n", [2, 17, 1984])
+def test_quantiles_are_those_of_torch(n):
+    values = torch.from_numpy(np.random.default_rng(n).integers(0, 256, (9, n), dtype=np.uint8))
+    for share, found in zip((0.05, 0.5, 0.95), _quantiles(values, 0.05, 0.5, 0.95), strict=True):
+        assert torch.allclose(found, torch.quantile(values.float(), share, dim=1), atol=1e-3)

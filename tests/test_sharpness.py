@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sfumato.data.audit import audit
-from sfumato.data.audit.sharpness import REACH, RISE, sharpness
+from sfumato.data.audit.sharpness import REACH, RISE, detail, sharpness, spread
 
 
 def measured(picture: Image.Image) -> float:
@@ -79,3 +79,16 @@ def test_soft_pictures_are_blurred_beside_sharp_ones_only(tmp_path: Path, usual,
     found = {name for f in audit(str(tmp_path)).findings if f.kind == "blurred" for name in f.files}
     assert {name.removesuffix(".png") for name in found if not name.startswith("usual")} == blurred
     assert any(name.startswith("usual") for name in found) == (usual > 2)
+
+
+def test_detail_and_spread_of_many_thumbnails_are_those_of_each():
+    """A cubic surface leaves nothing; noise alone leaves itself, and a quarter of it between parts of 4x4."""
+    y, x = np.mgrid[-1:1:32j, -1:1:32j]
+    draw = np.random.default_rng(0)
+    noise = draw.normal(128, 8, (40, 32, 32))
+    surface = 128 + 60 * x**3 - 40 * x * y**2 + 20 * y
+    thumbs = np.concatenate([surface[None], noise]).round().astype(np.uint8)
+    assert detail(thumbs)[0] < 0.5
+    assert abs(detail(thumbs)[1:].mean() - 8) < 0.2 and abs(spread(thumbs)[1:].mean() - 2) < 0.1
+    assert np.allclose(detail(thumbs), [detail(t) for t in thumbs], rtol=1e-4)
+    assert np.allclose(spread(thumbs), [t.reshape(8, 4, 8, 4).mean((1, 3)).std() for t in thumbs])

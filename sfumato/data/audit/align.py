@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,14 +36,21 @@ class Match:
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of float [P, C, H, W], edges repeated."""
+    """Gaussian blur of float [P, C, H, W], edges repeated: a product from either side, for convolutions cost far more."""
+    return _blurring(x.shape[2], sigma) @ (x @ _blurring(x.shape[3], sigma).T)
+
+
+@lru_cache(maxsize=32)
+def _blurring(side: int, sigma: float) -> Tensor:
+    """The matrix [side, side] that blurs a column; what would come from beyond an end falls to its last value."""
     reach = max(1, round(2.5 * sigma))
-    steps = torch.arange(-reach, reach + 1, dtype=x.dtype)
+    steps = torch.arange(-reach, reach + 1)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
-    x = F.pad(x, (reach,) * 4, mode="replicate")
-    x = F.conv2d(x, kernel[:, :, None, :], groups=x.shape[1])
-    return F.conv2d(x, kernel[:, :, :, None], groups=x.shape[1])
+    place = torch.arange(side)
+    matrix = torch.zeros(side, side)
+    for step, weight in zip(steps.tolist(), (kernel / kernel.sum()).tolist(), strict=True):
+        matrix[place, (place + step).clamp(0, side - 1)] += weight
+    return matrix
 
 
 def _grid(side: int) -> Tensor:
@@ -66,7 +74,8 @@ def _columns(second: Tensor) -> tuple[Tensor, Tensor]:
     pad = F.pad(second, (1, 1, 1, 1), mode="replicate")
     across, down = pad[:, :, 1:-1, 2:] - pad[:, :, 1:-1, :-2], pad[:, :, 2:, 1:-1] - pad[:, :, :-2, 1:-1]
     grid = _grid(side) * (side / 4)  # per unit of -1 ... 1
-    columns = torch.ones(len(second), 8, side * side)
+    columns = torch.empty(len(second), 8, side * side)
+    columns[:, 7] = 1.0
     columns[:, :3] = across.flatten(2) * grid
     columns[:, 3:6] = down.flatten(2) * grid
     # held back where the picture is flat and says nothing of its place
@@ -106,14 +115,15 @@ def register(
             break
         if k:
             seen, _ = warp(first[kept], affine)
+        else:
+            (columns, hold), goal = _columns(second), second.flatten(1)[:, :, None]
         inside = _inner(_within(affine, side, 1 - 1.5 / side), side)  # blurred from one side only at the rim of either
-        columns, hold = _columns(second[kept])
-        goal = second[kept].flatten(1)[:, :, None]
         affine, answer = _step(columns, hold, seen, inside, goal, affine)
         left = (goal - columns.transpose(1, 2) @ answer)[:, :, 0].abs() * inside
         left = left.amax(1) - left.mean(1)
         good = left <= limit
         kept, affine, left = kept[good], affine[good], left[good]
+        columns, hold, goal = columns[good], hold[good], goal[good]
     return kept, affine, left
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,10 +35,14 @@ FEW = 4  # of them are used in the first search
 HALF = np.dtype([("half", "u1", (16, 16))])
 
 
-def candidates(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs worth comparing: numbers within `rows`, int64 [P] twice, and the affine [P, 2, 3] that about lays one on one.
+def candidates(
+    thumbs: Column | np.ndarray, rows: np.ndarray, take: Callable[[Tensor, Tensor, Tensor], Any]
+) -> list[Any]:
+    """Pairs worth comparing, given to `take` for ASKING pictures at a time, in some thread; what it returns, in order.
 
-    A pair may come twice, the other way round: a part is easier found in the whole, clipped light in unclipped.
+    They are numbers within `rows`, int64 [P] twice, and the affine [P, 2, 3] that about lays one on one. No list of all
+    of them is ever made, so memory does not grow with their number. A pair may come twice, the other way round: a part
+    is easier found in the whole, clipped light in unclipped.
     Each picture is compared at 8x8 with those of the PROBED cells nearest to it, its NEAREST at 16x16 over all PARTS,
     the KEPT best of them by a few steps of registration: the work per picture does not grow with their number, but for
     the choice of cells (one centre per CELL pictures).
@@ -43,16 +50,16 @@ def candidates(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Tensor, T
     halves, index = _read(thumbs, rows)
     few, guesses = _guesses(FEW), _guesses(len(PARTS))
 
-    def search(start: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def search(start: int) -> Any:
         here = torch.arange(start, min(start + ASKING, len(rows)))
         asking = torch.from_numpy(halves[here.numpy()])[:, None].float()
         looks = F.avg_pool2d(_looks(align.blur(asking, 0.5), few), 2)
         parts = (here, asking, *index.nearest(_unit(looks), here))
-        return [_alike(halves, guesses, *block) for block in zip(*(part.split(BLOCK) for part in parts), strict=True)]
+        blocks = zip(*(part.split(BLOCK) for part in parts), strict=True)
+        found = [_alike(halves, guesses, *block) for block in blocks]
+        return take(*(torch.cat(part) for part in zip(*found, strict=True)))
 
-    found = [block for several in on_every_core(search, range(0, len(rows), ASKING)) for block in several]
-    first, second, affine = (torch.cat(part) for part in zip(*found, strict=True))
-    return first, second, affine
+    return on_every_core(search, range(0, len(rows), ASKING))
 
 
 def _read(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Column, _Index]:
@@ -112,17 +119,26 @@ class _Index:
         probed.scatter_(1, score.topk(min(PROBED, score.shape[1])).indices, True)
         best = torch.full((len(looks), NEAREST + 1), -2.0)
         whose = torch.zeros_like(best, dtype=torch.int64)
-        for cell in probed.any(0).nonzero()[:, 0].tolist():
-            members = slice(self.bounds[cell], self.bounds[cell + 1])
+        for cell, members in self._parts(probed.any(0)):
             asking = probed[:, cell].nonzero()[:, 0]
-            like = looks[asking].transpose(0, 1) @ self.vectors[members].float().T  # [L, asking, members]
-            like, which = like.amax(0).topk(min(NEAREST + 1, like.shape[2]))
+            asked, stored = looks[asking].transpose(0, 1), self.vectors[members].float().T
+            like = asked[0] @ stored  # [asking, members]
+            for look in asked[1:]:  # not all looks at once: this is the largest tensor of an audit
+                torch.maximum(like, look @ stored, out=like)
+            like, which = like.topk(min(NEAREST + 1, like.shape[1]))
             like, order = torch.cat([best[asking], like], 1).topk(NEAREST + 1)
             whose[asking] = torch.cat([whose[asking], self.order[members][which]], 1).gather(1, order)
             best[asking] = like
         best[whose == own[:, None]] = -2.0
         best, order = best.topk(NEAREST)
         return best, whose.gather(1, order)
+
+    def _parts(self, wanted: Tensor) -> Iterator[tuple[int, slice]]:
+        """The cells wanted [cells], each in stretches of at most 4 CELL vectors: pictures much alike share one cell."""
+        for cell in wanted.nonzero()[:, 0].tolist():
+            first, last = self.bounds[cell], self.bounds[cell + 1]
+            for start in range(first, last, 4 * CELL):
+                yield cell, slice(start, min(start + 4 * CELL, last))
 
 
 def _centres(vectors: Tensor, n: int, rounds: int = 6) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sfumato.data.audit.declared import Claim, claim
-from sfumato.data.audit.sharpness import detail, sharpness
+from sfumato.data.audit.sharpness import sharpness
 from sfumato.data.picture import Unusable, brief, flatten, opened
 
 WORK_PIXELS = 4_000_000  # larger pictures are first reduced by a whole number
@@ -19,7 +19,7 @@ SMALL = 256  # pixels: the shorter side at which tones are counted is at least t
 FILE_LIMIT = 1 << 29  # bytes of one file that are read
 SCAN_LIMIT = 2_000_000_000  # pixels x passes of one progressive JPEG
 LEVELS = ("p001", "p01", "p05", "p50", "p95", "p99", "p999")
-SHARES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999)
+SHARES = np.array([0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999])
 FLAT = 16  # levels: as near as this to the median counts as the same colour
 
 ROW = np.dtype(
@@ -46,9 +46,9 @@ _big = Lock()  # pictures over WORK_PIXELS are decoded one at a time, so that th
 
 @dataclass(frozen=True)
 class Look:
-    """`row`: one value of ROW; `picture`: one of PICTURE; `claim`: what the file declares of AI.
+    """`row`: one value of ROW, `detail` and `spread` still to be filled; `picture`: one of PICTURE.
 
-    `reason`: why the picture cannot be read.
+    `claim`: what the file declares of AI; `reason`: why the picture cannot be read.
     """
 
     row: np.void | None = None
@@ -94,10 +94,9 @@ def _measure(picture: Image.Image, data: bytes) -> tuple[np.void, np.void]:
     row["width"], row["height"] = size if _same_way(upright.size, size) else size[::-1]
     rgb = flatten(upright)
     rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
-    pixels = np.asarray(rgb)
     row["read"], row["mode"] = True, _family(mode).encode()
     row["file"] = np.void(blake2b(data, digest_size=16).digest())
-    told = blake2b(pixels, digest_size=16, salt=f"{row['width']}x{row['height']}".encode()[:16])
+    told = blake2b(rgb.tobytes(), digest_size=16, salt=f"{row['width']}x{row['height']}".encode()[:16])
     row["pixels"] = np.void(told.digest())
     factor = max(1, min(rgb.size) // SMALL)
     small = rgb.reduce(factor) if factor > 1 else rgb
@@ -106,12 +105,11 @@ def _measure(picture: Image.Image, data: bytes) -> tuple[np.void, np.void]:
     seen["colour"] = np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
     histograms = np.asarray(small.histogram(), np.int64).reshape(3, 256)
     luma = np.asarray(grey.histogram(), np.int64)
-    for name, level in zip(LEVELS, np.searchsorted(luma.cumsum(), np.array(SHARES) * luma.sum()), strict=True):
+    for name, level in zip(LEVELS, np.searchsorted(luma.cumsum(), SHARES * luma.sum()).tolist(), strict=True):
         row[name] = level
-    row["flat"] = min(_near_median(h) for h in histograms)
+    row["flat"] = _near_median(histograms).min()
     row["clipped"] = luma[250:].sum() / luma.sum()
-    row["sharpness"], row["detail"] = sharpness(rgb, np.asarray(grey)), detail(seen["thumb"])
-    row["spread"] = seen["thumb"].reshape(8, 4, 8, 4).mean((1, 3)).std()
+    row["sharpness"] = sharpness(rgb, np.asarray(grey))
     return row[()], seen[()]
 
 
@@ -165,12 +163,14 @@ def _family(mode: str) -> str:
     return "16-bit" if mode.startswith("I") else mode
 
 
-def _near_median(histogram: np.ndarray) -> float:
-    """Share of the values within FLAT levels of their median."""
-    total = histogram.cumsum()
-    middle = int(np.searchsorted(total, total[-1] / 2))
-    near = histogram[max(0, middle - FLAT) : middle + FLAT + 1].sum()
-    return float(near / total[-1])
+def _near_median(histograms: np.ndarray) -> np.ndarray:
+    """Share of the values of each histogram [C, 256] within FLAT levels of their median, [C]."""
+    below = np.zeros((len(histograms), 257), np.int64)
+    histograms.cumsum(1, out=below[:, 1:])
+    count = below[:, -1]
+    middle = (below[:, 1:] < count[:, None] / 2).sum(1)
+    channel = np.arange(len(histograms))
+    return (below[channel, np.minimum(middle + FLAT + 1, 256)] - below[channel, np.maximum(middle - FLAT, 0)]) / count
 
 
 def thumbnail(data: bytes, side: int) -> Image.Image:

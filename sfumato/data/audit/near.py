@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sfumato.data.audit import align, pictures
 from sfumato.data.audit.candidates import candidates
-from sfumato.data.audit.pool import on_every_core
 from sfumato.data.audit.sharpness import detail
 from sfumato.data.audit.table import Column
 
@@ -56,12 +55,15 @@ def near_duplicates(
     if len(shown) < 2:
         return []
     where, ratio = rows[shown], torch.from_numpy(np.log(np.asarray(aspect, np.float64)[shown]))
-    first, second, guess = candidates(thumbs, where)
-    alike = (ratio[first] - ratio[second]).abs() <= np.log(ASPECT)
-    blocks = zip(*(t[alike].split(BLOCK) for t in (first, second, guess)), strict=True)
-    verified = on_every_core(lambda block: _verify(thumbs, colours, where, *block), blocks)
+
+    def verified(first: Tensor, second: Tensor, guess: Tensor) -> list[_Pair]:
+        alike = (ratio[first] - ratio[second]).abs() <= np.log(ASPECT)
+        blocks = zip(*(t[alike].split(BLOCK) for t in (first, second, guess)), strict=True)
+        return [pair for block in blocks for pair in _verify(thumbs, colours, where, *block)]
+
     best: dict[tuple[int, int], _Pair] = {}
-    for pair in sorted((p for several in verified for p in several), key=lambda p: p.distance):
+    found = candidates(thumbs, where, verified)
+    for pair in sorted((p for several in found for p in several), key=lambda p: p.distance):
         best.setdefault((min(pair.rows), max(pair.rows)), pair)
     pairs = list(best.values())
     return [Group([int(shown[r]) for r in rows], told) for rows, told in _groups(_without_doubtful_grey(pairs))]

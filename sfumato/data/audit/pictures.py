@@ -13,6 +13,7 @@ BLANK_FLAT = 0.999  # share of pixels of one colour
 BLANK_SPREAD = 1.0  # levels: standard deviation between the parts of a blank picture, where its noise is averaged out
 DARK_P99 = 60  # levels: not even the lightest hundredth is lighter
 DARK_P999 = 110  # nor are there lamps, as in a picture of a night
+DARK_NOISE = 6  # levels: tones farther apart than this in the dark are a picture, however faint, and no blank
 LIGHT_P01 = 170  # levels: not even the darkest hundredth is darker
 LIGHT_P001 = 130  # nor are there thin dark lines, as in a drawing
 SOFT, SOFT_SHARE, SOFT_LEAST = 0.30, 0.36, 0.20  # steepest step of an edge as a share of its rise; of the set's median
@@ -65,9 +66,11 @@ def _soft(sharpness: np.ndarray) -> float:
 
 
 def _tone(row: np.void) -> tuple[str, str] | None:
-    if row["flat"] >= BLANK_FLAT and row["spread"] < BLANK_SPREAD:
+    dark = row["p99"] <= DARK_P99 and row["p999"] <= DARK_P999
+    faint = dark and int(row["p999"]) - int(row["p001"]) > DARK_NOISE
+    if row["flat"] >= BLANK_FLAT and row["spread"] < BLANK_SPREAD and not faint:
         return "blank", f"{row['flat']:.1%} of the pixels have one colour"
-    if row["p99"] <= DARK_P99 and row["p999"] <= DARK_P999:
+    if dark:
         return "dark", f"99 % of the pixels are no lighter than {row['p99']} of 255"
     if row["p01"] >= LIGHT_P01 and row["p001"] >= LIGHT_P001:
         return "blown_out", f"99 % of the pixels are at least {row['p01']} of 255, {row['clipped']:.0%} are pure white"

@@ -19,11 +19,13 @@ from sfumato.data.audit.look import PICTURE, ROW, Look, look
 from sfumato.data.audit.near import near_duplicates
 from sfumato.data.audit.outliers import outliers
 from sfumato.data.audit.pool import each
+from sfumato.data.audit.sharpness import detail, spread
 from sfumato.data.audit.table import Column, Table
 from sfumato.data.order import split
 from sfumato.data.picture import Unusable
 
 SECONDS = 30.0  # one file may take
+BLOCK = 256  # thumbnails worked on at a time
 Progress = Callable[[int, int, str], None]
 
 
@@ -79,6 +81,10 @@ def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, Table, dict[
             if seen.claim is not None:
                 claims[row] = seen.claim
             progress(done, total, "looking at pictures")
+    good = np.flatnonzero(rows["read"])
+    for at in np.split(good, range(BLOCK, len(good), BLOCK)):  # ten times faster than one by one
+        thumbs = table[at]["thumb"]
+        rows["detail"][at], rows["spread"][at] = detail(thumbs), spread(thumbs)
     for row in listing.declared:
         claims.setdefault(row, Claim(True, "the metadata say so"))
     return rows, table, claims, reasons

@@ -37,7 +37,7 @@ def _parts(picture: Image.Image, small: np.ndarray) -> np.ndarray:
     width, height = picture.size
     columns, rows = width // TILE, height // TILE
     if columns * rows <= TILES:
-        return np.asarray(picture.convert("L"))[None]
+        return (small if small.shape == (height, width) else np.asarray(picture.convert("L")))[None]
     across = np.linspace(0, small.shape[1], columns + 1).astype(int)[:-1]
     down = np.linspace(0, small.shape[0], rows + 1).astype(int)[:-1]
     values = small.astype(np.int16)
@@ -88,3 +88,8 @@ def detail(thumbs: np.ndarray) -> np.ndarray:
     basis = _smooth_surfaces()
     rest = values - values @ basis @ basis.T
     return np.sqrt(np.square(rest).mean(-1))
+
+
+def spread(thumbs: np.ndarray) -> np.ndarray:
+    """Standard deviation in levels between the 64 parts of thumbnails, uint8 [N, 32, 32] -> [N]: noise is averaged out."""
+    return thumbs.reshape(-1, 8, 4, 8, 4).mean((2, 4)).reshape(-1, 64).std(1)
