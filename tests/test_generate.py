@@ -28,6 +28,7 @@ from sfumato.tasks.mark import fingerprint, read_mark
 from sfumato.tasks.prompt import Line, parse
 from sfumato.tasks.revise import Reviser
 from sfumato.tasks.shipped import find, listed
+from sfumato.tasks.spelling import slips
 from sfumato.train import Run, fit, write_card
 
 CAPTIONS = (
@@ -82,10 +83,14 @@ def test_spelling_is_mended_towards_known_words_only() -> None:
     mended = reviser.revise("a Strawbery with an owl and a zeppelin and a castle and a tower")
     assert mended.text == "a strawberry with an owl and a zeppelin and a castle and a tower"
     assert len(mended.reasons) == 1 and "strawbery" in mended.reasons[0]
-    everyday = Reviser(("sake", "hose", "pint", "plane", "dance", "green apple", "banana"))
-    for real in ("a snake in a house", "paint a planet", "planes dancing", "snaks", "x" * 100_000):
+    everyday = Reviser(
+        ("sake", "hose", "pint", "plane", "badge", "timer", "warning", "green apple", "banana", "hospital")
+    )
+    for real in ("a snake in a house", "paint a planet", "planes badger timber", "wearing", "ban", "x" * 100_000):
         assert everyday.revise(real).reasons == ()
-    assert "green" in everyday.revise("gren").text and "banana" in everyday.revise("bannana").text
+    for slip, right in (("gren", "green"), ("bannana", "banana"), ("hopsital", "hospital"), ("hospitel", "hospital")):
+        assert everyday.revise(f"a {slip}!").text.startswith(f"a {right}!")
+    assert [slips("ca", "ac"), slips("kitten", "sitting"), slips("", "abc"), slips("same", "same")] == [1, 3, 3, 0]
     assert reviser.revise("apples and owls and towers and castles and boats").reasons == ()
 
 
@@ -94,7 +99,9 @@ def test_a_short_prompt_is_completed_from_the_nearest_caption_and_keeps_its_own_
     done = reviser.revise("a blue apple")
     assert done.text.startswith("a blue apple, ") and "fruit" in done.text and "red" not in done.text
     assert "style" not in done.text and done.reasons
-    assert reviser.revise("a xylophone").text == "a xylophone"
+    assert reviser.revise("owl in flat style").text == "owl in flat style, bird, animal, brown"
+    for other in ("a xylophone", "a car", "an owl with an apple", "a happy owl"):  # no caption is of just that
+        assert reviser.revise(other).text == other
     for same in ("", "ein Apfel", "un pajaro", "the quick red fox jumps over lazy dogs today", "word " * 5000):
         assert reviser.revise(same).text == same
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +11,15 @@ from sfumato.data.captions import FILLER
 from sfumato.data.colours import NAMES as COLOURS
 from sfumato.data.english import ENGLISH
 from sfumato.data.text import words
+from sfumato.tasks.spelling import meant
 
 LONG = 60  # words; a longer prompt is nobody's slip
 SHORT = 4  # telling words; a prompt that has more is left as it is
-ADDED = 3  # phrases of the nearest caption that a short prompt gets
-ALIKE = 0.84  # of difflib's ratio: a word not known becomes the known one that is at least so near
+ADDED = 3  # phrases of a caption that a short prompt gets
 _PLAIN = frozenset(
     (*FILLER, "a", "an", "the", "on", "at", "from", "style", "picture", "drawing", "icon", "emoji", "image")
 )
 _REAL = _PLAIN | frozenset(ENGLISH)  # no slips, whether a model knows them or not
-LONGEST = 24  # letters of a word that may be a slip
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,15 @@ class Reviser:
         return rows
 
     def revise(self, prompt: str, chance: float = 0.0) -> Revised:
-        """Spelling mended, and a short prompt completed by phrases of the nearest caption; nothing is taken away.
+        """Spelling mended, and a short prompt completed by phrases of a caption of the same thing; nothing is taken away.
 
         `chance` in [0, 1) picks among captions and phrases that fit as well: other numbers, other pictures.
         """
         if not prompt.strip() or not self.captions or len(words(prompt)) > LONG:
             return Revised(prompt)
         text, reasons = self._spelled(prompt)
-        telling = [w for w in words(text) if w.isalpha() and w not in _PLAIN]
+        told = zip(words(text), [*words(text)[1:], ""], strict=True)
+        telling = [w for w, after in told if w.isalpha() and w not in _PLAIN and after != "style"]
         if 0 < len(telling) <= SHORT:
             more = self._more(set(telling), chance)
             if more:
@@ -85,44 +83,20 @@ class Reviser:
     def _spelled(self, prompt: str) -> tuple[str, list[str]]:
         reasons = []
         for word in dict.fromkeys(words(prompt)):
-            near = self._meant(word)
+            near = None if word in _REAL or word in self._known else meant(word, self._known)
             if near is not None:
                 prompt = _replaced(prompt, word, near)
                 reasons.append(f"{word!r} read as {near!r}")
         return prompt, reasons
 
-    def _meant(self, word: str) -> str | None:
-        """The known word that this one is a slip of; None for a known or a plain English word, or where none is near.
-
-        Of a word of up to five letters only doubled, missing and exchanged letters are mended, since too many such words
-        are neighbours (snake, sake)."""
-        if (
-            not (4 <= len(word) <= LONGEST and word.isascii() and word.isalpha())
-            or word in _REAL
-            or word in self._known
-        ):
-            return None
-        if not {word.rstrip("s"), word.removesuffix("ing"), word.removesuffix("ed")}.isdisjoint(self._known):
-            return None
-        alike = [w for w in self._known if w[0] == word[0] and abs(len(w) - len(word)) <= 2 and w.isalpha()]
-        alike = [w for w in alike if len(word) > 5 or set(w) == set(word)]
-        near = difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE)
-        return near[0] if near and near[0].rstrip("s") != word.rstrip("s") else None
-
     def _more(self, telling: set[str], chance: float) -> list[str]:
-        """Phrases of the caption that shares most with the prompt, its name counting double."""
-        total = len(self.captions)
-
-        def worth(shared: set[str]) -> float:
-            return sum(math.log(1 + total / self._known[w]) for w in shared)
-
-        scored = [(worth(telling & name) + worth(telling & every), name, row) for name, every, row in self._rows]
-        best = max((score for score, _, _ in scored), default=0.0)
-        if best == 0 or not any(telling & name for score, name, _ in scored if score == best):
-            return []  # no caption is of that thing
-        rows = [row for score, _, row in scored if score == best]
+        """Phrases of a caption of just this thing: its name says no more than the prompt, colours aside, and the prompt
+        says nothing that is not in it."""
+        asked, coloured = telling - set(COLOURS), telling & set(COLOURS)
+        rows = [p for name, every, p in self._rows if asked & name and name - set(COLOURS) <= asked <= every]
+        if not rows:
+            return []
         row = rows[int(chance * len(rows))]
-        coloured = telling & set(COLOURS)
         new = [p for p in row[1:] if not set(words(p)) & telling and not (coloured and set(words(p)) & set(COLOURS))]
         new = [p for p in new if not p.endswith(" style")]
         first = int(chance * len(rows) % 1 * max(1, len(new) - ADDED + 1)) if len(new) > ADDED else 0
