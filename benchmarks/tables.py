@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common, data_tables, rival_table, text_tables
+from benchmarks import common, data_tables, rival_table, text_tables, word_tables
 
-DOCS = tuple(Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md"))
+DOCS = tuple(Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md", "words.md"))
 Data = dict[str, Any]
 PEERS = ("diffusers-recipe", "ddp-defaults", "diffusers-fair")
 MAIN_BUDGET = 480.0
@@ -244,6 +244,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     **data_tables.TABLES,
     **rival_table.TABLES,
     **text_tables.TABLES,
+    **word_tables.TABLES,
     "planted_faults": ("planted_faults", planted_faults),
     "audit_speed": ("planted_faults", audit_speed),
 }
@@ -304,6 +305,7 @@ def main() -> None:
         side_by_side(data, args.results, images / PICTURE)
     data_tables.pictures(args.results, images)
     text_tables.pictures(args.results, images)
+    word_tables.pictures(args.results, images)
     for doc in args.docs:
         doc.write_text(fill(doc.read_text(), args.results))
         print(doc)

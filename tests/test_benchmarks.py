@@ -34,6 +34,8 @@ MODULES = (
     "text_peer",
     "text_to_picture",
     "training_speed",
+    "word_tables",
+    "words",
 )
 
 

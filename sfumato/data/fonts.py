@@ -113,13 +113,20 @@ def _face(font: ImageFont.FreeTypeFont) -> Face:
 
 def ink(font: ImageFont.FreeTypeFont, text: str) -> np.ndarray:
     """Coverage of the text drawn at EM pixels, uint8 [h, w], cut to where there is ink ([0, 0] for none)."""
+    return ink_from(font, text)[0]
+
+
+def ink_from(font: ImageFont.FreeTypeFont, text: str) -> tuple[np.ndarray, float]:
+    """`ink`, and how far right of the pen's start its first column lies, in pixels."""
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (max(0, math.ceil(right - left)), max(0, math.ceil(bottom - top))))
     if all(image.size):
         ImageDraw.Draw(image).text((-left, -top), text, fill=255, font=font)
     drawn = np.asarray(image)
     rows, columns = drawn.any(1).nonzero()[0], drawn.any(0).nonzero()[0]
-    return drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else drawn[:0, :0]
+    if not len(rows):
+        return drawn[:0, :0], left
+    return drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], left + float(columns[0])
 
 
 def _glyphs(font: ImageFont.FreeTypeFont) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sfumato.data.fonts import EM, Face, ink
+from sfumato.data.fonts import EM, Face, ink_from
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (24, 24, 26),
@@ -70,8 +70,8 @@ def _luminance(colour: np.ndarray) -> np.ndarray:
 
 def draw(word: str, look: Look, frame: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """The word as uint8 [H, W, 3]: size, place, turn and shades are drawn from `rng`."""
+    letters, sign = coverage(place(word, look, frame, rng), look, frame)
     colour, ground, second = (_shade(name, rng) for name in (look.colour, look.ground, look.second))
-    letters, sign = _placed(word, look, frame, rng)
     tone = second if look.kind == "fading" else _tone(ground, colour, rng)
     share = _pattern(look.kind, frame, rng)
     if share is None:
@@ -90,16 +90,28 @@ def _shade(name: str, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.array(COLOURS[name]) + rng.uniform(-JITTER, JITTER, 3), 0, 255)
 
 
-def _placed(
-    word: str, look: Look, frame: tuple[int, int], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Coverage [H, W] in 0 ... 1 of the letters, and of the sign below them where there is one."""
+@dataclass(frozen=True)
+class Place:
+    """Where a word stands: its ink at EM pixels and how far that begins right of the pen's start; at twice the picture's
+    pixels its size, its centre, the size of the sign around it (None: there is none); `turn` in degrees,
+    counter-clockwise."""
+
+    ink: np.ndarray
+    start: float
+    size: tuple[int, int]
+    centre: tuple[float, float]
+    sign: tuple[float, float] | None
+    turn: float
+
+
+def place(word: str, look: Look, frame: tuple[int, int], rng: np.random.Generator) -> Place:
+    """A place at which the word lies within the frame (height, width): the first that is drawn from `rng`."""
     height, width = frame
     unit = height / 32
     on_sign = look.kind in ("sign", "label")
     edge, border = (1.0 * unit, 3.0 * unit) if on_sign else (2.0 * unit, 0.0)
     beside = border * (2.0 if look.kind == "label" else 1.0)  # the ends of a label are round
-    drawn = ink(look.face.font, word)
+    drawn, start = ink_from(look.face.font, word)
     h, w = drawn.shape
     turn = float(rng.uniform(-TURN, TURN)) if rng.random() < 0.6 else 0.0
     c, s = math.cos(math.radians(turn)), abs(math.sin(math.radians(turn)))
@@ -112,27 +124,40 @@ def _placed(
     scale = max(most * rng.uniform(0.85, 1.0), min(most, SMALLEST * height / EM))
     size = max(1, round(2 * scale * w)), max(1, round(2 * scale * h))
     box = size[0] + 4 * beside, size[1] + 4 * border
-    free = [2 * (side - 2 * edge) - extent for side, extent in _extents(frame, box, c, s)]
-    x, y = (side + max(0.0, room) * rng.uniform(-0.4, 0.4) for side, room in zip((width, height), free, strict=True))
+    extent = box[0] * c + box[1] * s, box[0] * s + box[1] * c
+    free = (max(0.0, 2 * (side - 2 * edge) - taken) for side, taken in zip((width, height), extent, strict=True))
+    x, y = (side + room * rng.uniform(-0.4, 0.4) for side, room in zip((width, height), free, strict=True))
+    return Place(drawn, start, size, (x, y), box if on_sign else None, turn)
+
+
+def spans(word: str, look: Look, placed: Place) -> np.ndarray:
+    """First and last column of each character's advance in the picture, float [len(word), 2]."""
+    font = look.face.font
+    pen = np.array([font.getlength(word[:k]) for k in range(len(word) + 1)]) - placed.start
+    across = (pen / placed.ink.shape[1] - 0.5) * placed.size[0] * math.cos(math.radians(placed.turn))
+    columns = (placed.centre[0] + across) / 2
+    return np.stack([columns[:-1], columns[1:]], 1)
+
+
+def coverage(placed: Place, look: Look, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """How much of each pixel [H, W] the letters cover, 0 ... 1, and the sign below them where there is one."""
+    height, width = frame
+    (w, h), (x, y) = placed.size, placed.centre
     letters = Image.new("L", (2 * width, 2 * height))
     letters.paste(
-        Image.fromarray(drawn).resize(size, Image.Resampling.BOX), (round(x - size[0] / 2), round(y - size[1] / 2))
+        Image.fromarray(placed.ink).resize((w, h), Image.Resampling.BOX), (round(x - w / 2), round(y - h / 2))
     )
-    coverage = _reduced(letters, turn, (x, y))
-    inked = np.sort(coverage[coverage > 0.1])
+    covered = _reduced(letters, placed.turn, (x, y))
+    inked = np.sort(covered[covered > 0.1])
     if len(inked):  # thin strokes are brought to full colour
-        coverage = np.minimum(1.0, coverage / max(0.4, float(inked[int(0.8 * len(inked))])))
-    if not on_sign:
-        return coverage, None
+        covered = np.minimum(1.0, covered / max(0.4, float(inked[int(0.8 * len(inked))])))
+    if placed.sign is None:
+        return covered, None
+    w, h = placed.sign
     sign = Image.new("L", letters.size)
-    corners = (x - box[0] / 2, y - box[1] / 2, x + box[0] / 2, y + box[1] / 2)
-    ImageDraw.Draw(sign).rounded_rectangle(corners, (4 * unit if look.kind == "sign" else box[1] / 2), fill=255)
-    return coverage, _reduced(sign, turn, (x, y))
-
-
-def _extents(frame: tuple[int, int], box: tuple[float, float], c: float, s: float) -> list[tuple[float, float]]:
-    """Width and height of the frame, each with that of the turned box."""
-    return [(frame[1], box[0] * c + box[1] * s), (frame[0], box[0] * s + box[1] * c)]
+    corner = height / 8 if look.kind == "sign" else h / 2
+    ImageDraw.Draw(sign).rounded_rectangle((x - w / 2, y - h / 2, x + w / 2, y + h / 2), corner, fill=255)
+    return covered, _reduced(sign, placed.turn, (x, y))
 
 
 def _reduced(mask: Image.Image, turn: float, centre: tuple[float, float]) -> np.ndarray:

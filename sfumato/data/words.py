@@ -17,7 +17,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.english import ENGLISH
 from sfumato.data.fonts import CHARACTERS, Face, faces
 from sfumato.data.lazy import Lazy, luma
-from sfumato.data.lettering import APART, COLOURS, SMALLEST, Kind, Look, contrast, draw
+from sfumato.data.lettering import APART, COLOURS, SMALLEST, Kind, Look, contrast, draw, place, spans
 from sfumato.data.order import HELD_OUT, _hash63
 from sfumato.data.source import Source
 
@@ -171,14 +171,21 @@ class Lettering:
     faces: tuple[Face, ...]
     looks: np.ndarray = field(repr=False)  # [n, 5]: face, kind, ink, ground, second
 
-    def look(self, place: int) -> Look:
-        face, kind, colour, ground, second = self.looks[place].tolist()
+    def look(self, at: int) -> Look:
+        face, kind, colour, ground, second = self.looks[at].tolist()
         return Look(self.faces[face], NAMES[colour], tuple(KINDS)[kind], NAMES[ground], NAMES[second])
 
-    def draw(self, place: int, frame: tuple[int, int]) -> np.ndarray:
-        """The picture of this place, uint8 [H, W, 3]."""
-        rng = np.random.default_rng((self.seed, int(self.rows[place])))
-        return draw(self.words[place], self.look(place), frame, rng)
+    def draw(self, at: int, frame: tuple[int, int]) -> np.ndarray:
+        """The picture of this place in `rows`, uint8 [H, W, 3]."""
+        return draw(self.words[at], self.look(at), frame, self._rng(at))
+
+    def spans(self, at: int, frame: tuple[int, int]) -> np.ndarray:
+        """First and last column of each character in that picture, float [n, 2]."""
+        look = self.look(at)
+        return spans(self.words[at], look, place(self.words[at], look, frame, self._rng(at)))
+
+    def _rng(self, at: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, int(self.rows[at])))
 
 
 def _looks(seed: int, rows: np.ndarray, cased: np.ndarray, fonts: tuple[Face, ...]) -> np.ndarray:

@@ -22,6 +22,8 @@ from sfumato.data.order import Order
 
 FRAME = (32, 64)  # what the network reads, height and width
 ENLARGED = 4  # times, before an OCR engine reads: it was made for larger letters
+NONE = len(CHARACTERS)
+CORE = 0.6  # share of a character's advance, in its middle, that is named after it
 READ = Callable[[Tensor], list[str]]
 
 
@@ -52,7 +54,7 @@ def agreement(read: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
 class Reader(nn.Module):
     """Pictures [B, 3, H, W] in [-1, 1] -> log-probabilities [T, B, 63] of the characters along the width, the last for none.
 
-    Convolutions that keep the width, trained by connectionist temporal classification (Graves et al. 2006).
+    Convolutions that keep the width; T is two to a column, so that two narrow letters stay apart.
     """
 
     def __init__(self, width: int = 96) -> None:
@@ -68,7 +70,7 @@ class Reader(nn.Module):
         )
         self.join = nn.Conv1d(w * FRAME[0] // 8, w, 1)
         self.along = nn.ModuleList(nn.Conv1d(w, w, 5, padding=2) for _ in range(3))
-        self.name = nn.Linear(w, len(CHARACTERS) + 1)
+        self.name = nn.Linear(w, 2 * (NONE + 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != FRAME:
@@ -76,7 +78,8 @@ class Reader(nn.Module):
         h = self.join(self.look(x).flatten(1, 2))
         for layer in self.along:
             h = h + layer(F.silu(F.layer_norm(h.transpose(1, 2), h.shape[1:2]).transpose(1, 2)))
-        return self.name(h.permute(2, 0, 1)).float().log_softmax(-1)
+        said = self.name(h.permute(2, 0, 1)).float().unflatten(-1, (2, -1))
+        return said.transpose(1, 2).flatten(0, 1).log_softmax(-1)
 
     @torch.inference_mode()
     def read(self, x0: Tensor) -> list[str]:
@@ -85,7 +88,7 @@ class Reader(nn.Module):
         for part in x0.split(256):
             for best in self(part).argmax(-1).T.tolist():
                 kept = [c for c, previous in zip(best, [None, *best], strict=False) if c != previous]
-                words.append("".join(CHARACTERS[c] for c in kept if c < len(CHARACTERS)))
+                words.append("".join(CHARACTERS[c] for c in kept if c < NONE))
         return words
 
 
@@ -98,23 +101,39 @@ class Lesson:
     reader: Reader
 
 
-def teach(
-    source: Source, rows: Tensor, steps: int, batch: int = 64, rate: float = 2e-3, seed: int = 0
-) -> Iterator[Lesson]:
-    """Train a reader on these rows of a source of words (captions with the word in quotation marks)."""
+def named(source: Source, row: int, length: int) -> Tensor:
+    """What stands at each of `length` places along the width of a drawn word, int64: a character, or NONE between two."""
+    records, (_, height, width) = source.pixels.records, source.codec.spec
+    at = int(source.pixels.rows[row])
+    out = torch.full((length,), NONE)
+    for character, (left, right) in zip(records.words[at], records.spans(at, (height, width)), strict=True):
+        middle, half = (left + right) / 2, max((right - left) * CORE / 2, 0.5 * width / length)
+        first, last = (int(edge * length / width) for edge in (middle - half, middle + half))
+        out[max(first, 0) : max(last, first + 1)] = CHARACTERS.index(character)
+    return out
+
+
+def teach(source: Source, rows: Tensor, steps: int, batch: int = 64, rate: float = 2e-3) -> Iterator[Lesson]:
+    """Train a reader on these rows of the source "words".
+
+    The loss is the cross-entropy of what stands at each place, which the renderer knows, and connectionist temporal
+    classification (Graves et al. 2006) of the whole word, which alone begins slowly.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         reader = Reader()
     optimiser = torch.optim.AdamW(reader.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    order, blank = Order(len(rows), batch, seed), len(CHARACTERS)
+    order = Order(len(rows), batch)
     for step in range(steps):
         index = rows[order.at(step)]
+        said = reader(source.codec.encode(source.images(index)))
         source.expect(rows[order.at(step + 1)])
         words = [asked(source.captions[k]) for k in index.tolist()]
-        target = torch.tensor([CHARACTERS.index(c) for word in words for c in word])
+        places = torch.stack([named(source, k, len(said)) for k in index.tolist()])
+        spelled = torch.tensor([CHARACTERS.index(c) for word in words for c in word])
         lengths = torch.tensor([len(word) for word in words])
-        said = reader(source.codec.encode(source.images(index)))
-        loss = F.ctc_loss(said, target, torch.full((batch,), len(said)), lengths, blank)
+        whole = F.ctc_loss(said, spelled, torch.full((batch,), len(said)), lengths, NONE)
+        loss = F.nll_loss(said.permute(1, 2, 0), places) + 0.2 * whole
         share = step / steps
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100, 2 * (1 - share) + 0.01)
