@@ -17,6 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -317,12 +318,15 @@ def main() -> None:
     data = common.read(name, args.results) or common.envelope(runs=[], commands=[])
     data["commands"] = [*data["commands"], common.command()]
     have = [{k: run[k] for k in ("variant", "seed", "steps", "n")} for run in data["runs"]]
-    for job in jobs(variants, args.seeds or list(seeds)):
-        sized = {**job, "steps": args.steps, "n": args.n}
-        if sized in have:
-            continue
-        common.log(f"{args.experiment}: {job['variant']}, seed {job['seed']}")
-        data["runs"].append({**sized, **make(lab, job)})
+    asked = [{**job, "steps": args.steps, "n": args.n} for job in jobs(variants, args.seeds or list(seeds))]
+    todo = [sized for sized in asked if sized not in have]
+    start = time.monotonic()
+    for done, sized in enumerate(todo):
+        left = (
+            f"about {(time.monotonic() - start) / done * (len(todo) - done) / 60:.0f} min left" if done else "the first"
+        )
+        common.log(f"{args.experiment}: {sized['variant']}, seed {sized['seed']}; {done + 1} of {len(todo)}, {left}")
+        data["runs"].append({**sized, **make(lab, {k: sized[k] for k in ("variant", "seed")})})
         common.write(name, data, args.results)
     print(common.write(name, data, args.results))
 

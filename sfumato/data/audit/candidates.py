@@ -167,5 +167,10 @@ def _alike(
     at, place = (close >= TIGHT).nonzero(as_tuple=True)
     column = order[at, place]
     second, which = near[at, column], which[at, column]
-    kept, affine, _ = align.register(looks[at, which][:, None], small[at], seen[spot[at, column]], guesses[which], LEFT)
-    return own[at][kept], second[kept], affine
+    found = []
+    for part in torch.arange(len(at)).split(BLOCK):  # what registration works on is 16 kB a pair
+        i, j = at[part], which[part]
+        kept, affine, _ = align.register(looks[i, j][:, None], small[i], seen[spot[i, column[part]]], guesses[j], LEFT)
+        found.append((part[kept], affine))
+    kept, affine = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return own[at[kept]], second[kept], affine
