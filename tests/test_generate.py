@@ -99,7 +99,13 @@ def test_a_short_prompt_is_completed_from_the_nearest_caption_and_keeps_its_own_
     done = reviser.revise("a blue apple")
     assert done.text.startswith("a blue apple, ") and "fruit" in done.text and "red" not in done.text
     assert "style" not in done.text and done.reasons
-    assert reviser.revise("owl in flat style").text == "owl in flat style, bird, animal, brown"
+    assert reviser.revise("owl in flat style").text == "owl in flat style, bird, animal"
+    apples = Reviser(("green apple, fruit, tree, green", "red apple, red, tree, fruit"))
+    assert apples.revise("an apple").text == "an apple, fruit, tree"  # which colour is left to chance
+    assert {apples.revise("apple", u).text for u in (0.1, 0.6)} == {
+        "apple, fruit, tree, green",
+        "apple, red, tree, fruit",
+    }
     for other in ("a xylophone", "a car", "an owl with an apple", "a happy owl"):  # no caption is of just that
         assert reviser.revise(other).text == other
     for same in ("", "ein Apfel", "un pajaro", "the quick red fox jumps over lazy dogs today", "word " * 5000):
@@ -220,6 +226,8 @@ def test_choices_shapes_chaos_and_what_should_not_be_seen(run: Path, tmp_path: P
         (["word " * 30_000], "20,000 words"),
         (["a --sty flat"], "did you mean --style"),
         (["a", "--size", "256x256"], "16 times"),
+        (["a", "--revise", "ftp://host"], "--revise takes"),
+        (["a", "--revise", "http://[host"], "--revise takes"),
         (["a", "--guidance", "nan"], "guidance is a number"),
         (["a", "--out", "/proc/nowhere/x.png"], "/proc/nowhere"),
     ],

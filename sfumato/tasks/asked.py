@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sfumato.core import Noise, SfumatoError
 from sfumato.data.shapes import Shape
-from sfumato.tasks.chat import ask
+from sfumato.tasks.chat import ask, check_address
 from sfumato.tasks.generate import Request, Result, generate, plan
 from sfumato.tasks.model import Model, load
 from sfumato.tasks.prompt import Line, parse
@@ -84,9 +84,8 @@ def draw(
     lines = parse(prompt)
     if len(lines) > 1:
         raise SfumatoError(f"this prompt stands for {len(lines)} prompts: draw them one by one")
-    line = dataclasses.replace(lines[0], **options)
-    ready = model if isinstance(model, Model) else load(find(None if model is None else str(model)))
-    return generate(ready, asked(ready, line, revise=revise).request)
+    ready = model if isinstance(model, Model) else load(find(model and str(model)))
+    return generate(ready, asked(ready, dataclasses.replace(lines[0], **options), revise=revise).request)
 
 
 def _told(
@@ -96,6 +95,7 @@ def _told(
     n, chaos = line.n or N, line.chaos or 0
     reviser = reviser_of(tuple(model.facts["captions"]))
     if isinstance(revise, str):
+        check_address(revise)  # a wrong one is the user's mistake; one that does not answer is not
         try:
             revised = ask(revise, line.text, reviser.captions)
             return (revised.text,) * n, line.style, revised.reasons

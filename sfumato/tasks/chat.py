@@ -20,16 +20,26 @@ Keep everything the user asks for; add only what makes the picture clearer, in t
 words. Answer with the new prompt alone."""
 
 
+def check_address(url: str) -> None:
+    """SfumatoError when this is no address of an endpoint."""
+    try:
+        told = urlparse(url)
+        fits = told.scheme in ("http", "https") and bool(told.hostname)
+    except ValueError:  # brackets or a port that are none
+        fits = False
+    if not fits:
+        raise SfumatoError(
+            f"--revise takes the address of a chat endpoint such as http://localhost:11434/v1, not {url[:80]!r}"
+        )
+
+
 def ask(url: str, prompt: str, captions: Sequence[str]) -> Revised:
     """The prompt as the chat model at `url` (such as http://localhost:11434/v1) rewrites it.
 
     The key is read from SFUMATO_REVISE_KEY, the model's name from SFUMATO_REVISE_MODEL. Raises SfumatoError when the
     address is none, when there is no answer within 20 s, or when it is no prompt.
     """
-    if urlparse(url).scheme not in ("http", "https"):
-        raise SfumatoError(
-            f"--revise takes the address of a chat endpoint such as http://localhost:11434/v1, not {url!r}"
-        )
+    check_address(url)
     examples = "\n".join(f"- {caption}" for caption in captions[:: max(1, len(captions) // 12)][:12])
     asked = {
         "model": os.environ.get(MODEL, "default"),

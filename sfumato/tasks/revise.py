@@ -96,8 +96,12 @@ class Reviser:
         rows = [p for name, every, p in self._rows if asked & name and name - set(COLOURS) <= asked <= every]
         if not rows:
             return []
-        row = rows[int(chance * len(rows))]
-        new = [p for p in row[1:] if not set(words(p)) & telling and not (coloured and set(words(p)) & set(COLOURS))]
+        told = rows[int(chance * len(rows))][1:]
+        if chance == 0:  # what most captions of it say
+            counts = Counter(p for row in rows for p in row[1:])
+            told = [p for p, n in counts.most_common() if 2 * n > len(rows)]
+        free = chance > 0 and not coloured  # else the colour is the user's, or left to the model's own chance
+        new = [p for p in told if not set(words(p)) & telling and (free or not set(words(p)) & set(COLOURS))]
         new = [p for p in new if not p.endswith(" style")]
         first = int(chance * len(rows) % 1 * max(1, len(new) - ADDED + 1)) if len(new) > ADDED else 0
         return new[first : first + ADDED]
