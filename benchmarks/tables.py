@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common, data_tables, rival_table, text_tables, word_tables
+from benchmarks import common, data_tables, memorisation_table, rival_table, text_tables, word_tables
 
 DOCS = tuple(Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md", "words.md"))
 Data = dict[str, Any]
@@ -242,6 +242,7 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     "tuning": ("quality_per_minute", lambda data: variants(data, "diffusers-fair")),
     "claims": ("quality_per_minute", claims),
     **data_tables.TABLES,
+    **memorisation_table.TABLES,
     **rival_table.TABLES,
     **text_tables.TABLES,
     **word_tables.TABLES,
