@@ -198,9 +198,10 @@ class Planter:
                 with Image.open(self.root / original) as picture:
                     mode = picture.mode
                     copy = transform(picture.copy(), self.draw).convert(mode)
+                    named = _kind_of_copy(kind, picture, copy)
                 name = self._write(copy, self.labels[original], self.captions[original])
                 self.truth.touched.add(name)
-                self.truth.copies.append((kind, original, name))
+                self.truth.copies.append((named, original, name))
 
     def _chosen(self, n: int, coloured: bool = False) -> list[str]:
         """n originals that no copy was made of yet."""
@@ -277,6 +278,12 @@ def plant(root: Path, what: str, seed: int, clean: int, each: int, near: int) ->
         planter.strangers(others)
     planter.captions_and_classes()
     return planter.truth
+
+
+def _kind_of_copy(kind: str, picture: Image.Image, copy: Image.Image) -> str:
+    """ "exact" where a transformation changes nothing: a symmetric drawing, mirrored, has the very same pixels."""
+    same = (picture.mode, picture.size, picture.tobytes()) == (copy.mode, copy.size, copy.tobytes())
+    return "exact" if same else kind
 
 
 def _pool(what: str, draw: np.random.Generator) -> list[tuple[Image.Image, str, str]]:

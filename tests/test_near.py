@@ -181,3 +181,14 @@ def test_two_names_of_one_drawing_are_no_lookalikes():
     names = ["man swimming", "person swimming", "woman swimming", "man guard", "guard", "man", "flag of Diego Garcia"]
     names += ["men with bunny ears", "man swimming dark skin tone", "flag of Norway"]
     assert {names[k] for k in _drawn_twice(names)} == {"man swimming", "man guard", "flag of Diego Garcia"}
+
+
+def test_a_symmetric_drawing_mirrored_is_an_exact_copy(scenes):
+    from benchmarks.planter import _kind_of_copy
+
+    ring = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(ring).ellipse((10, 10, 53, 53), outline="black", width=3)
+    mirrored = TRANSFORMATIONS["mirrored"]
+    draw = np.random.default_rng(0)
+    assert _kind_of_copy("mirrored", ring, mirrored(ring, draw)) == "exact"
+    assert _kind_of_copy("mirrored", scenes[0], mirrored(scenes[0], draw)) == "mirrored"
