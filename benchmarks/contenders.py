@@ -343,12 +343,8 @@ def make(spec: str) -> Contender:
     return DiffusersRecipe() if name == "diffusers-recipe" else DDPDefaults()
 
 
-MEASURED = {
-    "seed",
-    "sigma_data",
-    "channels",
-    "slots",
-}  # of a recipe: known only with the data, or part of the run's key
+# of a recipe: known only with the data, part of the run's key, or without meaning for pictures without conditions
+MEASURED = {"seed", "sigma_data", "channels", "slots", "conditions", "condition_dropout", "each_dropout"}
 
 
 def essence(settings: Any) -> Any:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from training import small_source, tiny_recipe
 
-from sfumato.cli import main
 from sfumato.cli import adapt as adapt_command
+from sfumato.cli import main
 from sfumato.cli import train as training
 from sfumato.cli.adapt import KNOWN, REHEARSED
 from sfumato.core import Batch, Cond, Noise, Slot

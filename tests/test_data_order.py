@@ -11,8 +11,8 @@ from PIL import Image
 
 from sfumato.core import Noise, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Order, PixelCodec, encode
-from sfumato.data.text import features, words
 from sfumato.data.order import split
+from sfumato.data.text import features, words
 
 
 def test_codec_round_trip_is_exact_for_every_byte() -> None:

@@ -76,7 +76,8 @@ def make_plan(denoiser: Denoiser, recipe: Recipe, source: Source, budget: Budget
         )
     micro = recipe.batch // accumulate
     setting, probed = probe(denoiser, batch.x0[:micro], batch.cond.take(slice(0, micro)))
-    per_step = probed[str(setting)] * accumulate * recipe.objective.passes * 1.1  # optimiser, averages and data beside the two passes
+    # 1.1: optimiser, averages and data beside the passes
+    per_step = probed[str(setting)] * accumulate * recipe.objective.passes * 1.1
     steps = budget.steps or max(1, int(budget.seconds / per_step))
     plan = Plan(
         parameters=parameters,

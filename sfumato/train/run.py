@@ -66,7 +66,9 @@ class Run:
                 "classes": list(source.classes),
                 "styles": list(source.styles),
                 "captions": [source.captions[k] for k in _some_captioned(source)],
-                "caption_styles": [] if source.style_labels is None else source.style_labels[_some_captioned(source)].tolist(),
+                "caption_styles": []
+                if source.style_labels is None
+                else source.style_labels[_some_captioned(source)].tolist(),
                 "budget": {"steps": budget.steps, "seconds": budget.seconds},
                 "setting": {"half": setting.precision is not None, "channels_last": setting.channels_last},
                 "versions": {"sfumato": sfumato.__version__, "torch": torch.__version__},
