@@ -12,11 +12,14 @@ import pytest
 import torch
 
 import sfumato
+import sfumato.cli.neon
 from sfumato.cli import main
+from sfumato.cli import neon as neon_command
 from sfumato.cli import train as training
 from sfumato.core import Noise
 from sfumato.forward import RectifiedFlow
 from sfumato.guide import autoguide
+from sfumato.measure import Kid
 from sfumato.measure.oracles import Mixture
 from sfumato.reverse import DPMpp2M, flow, sample
 from sfumato.tasks.mark import read_mark
@@ -125,6 +128,13 @@ def test_what_cannot_be_distilled_is_one_line(base: Path, few: Path, tmp_path: P
     file = tmp_path / "digits.safetensors"
     assert main(["export", str(base), "--to", str(file)]) == 0
     assert "--source" in refused(capsys, "distill", str(file), *new)
+    for name in ("X0", "Eps"):
+        other = tmp_path / name
+        shutil.copytree(base, other)
+        facts = json.loads((other / "run.json").read_text())
+        facts["recipe"]["parameterisation"] = {"is": name}
+        (other / "run.json").write_text(json.dumps(facts))
+        assert "EDMTarget" in refused(capsys, "distill", str(other), *new)
     assert "sfumato distill" in refused(capsys, "train", "digits", "--run", str(few), "--resume")
     assert "adapt the model" in refused(capsys, "adapt", str(few), "digits", *new)
     assert "already holds a run" in refused(capsys, "distill", str(base), "--run", str(few))
@@ -195,4 +205,39 @@ def test_autoguidance_of_one_is_none_and_of_two_asks_the_early_self(base: Path, 
     assert 1.4 < full.stat().st_size / bare.stat().st_size < 1.6
     out = str(tmp_path / "a.png")
     assert "--with-weak" in refused(capsys, "sample", str(bare), "--autoguidance", "2", "--out", out)
-    assert "--with-weak" in refused(capsys, "export", str(bare), "--to", out.replace("png", "safetensors"), "--with-weak")
+    assert "--with-weak" in refused(
+        capsys, "export", str(bare), "--to", out.replace("png", "safetensors"), "--with-weak"
+    )
+
+
+# --- neon -----------------------------------------------------------------------------------------------------------
+
+
+def test_neon_moves_the_weights_away_from_what_its_own_pictures_taught(base: Path, tmp_path: Path, capsys) -> None:
+    """w = (1 + k) base - k tuned, with the k that scores least, if it scores less on other pictures too."""
+    scores = iter([5.0, 4.0, 3.0, 2.0, 4.0, 5.0, 5.0, 1.0])  # k = 0, 0.25, 0.5, 1, 1.5, 2; then before and after
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neon_command, "kid", lambda a, b: Kid(next(scores), 0.1))
+        assert main(["neon", str(base), "--run", str(tmp_path / "n"), "--steps", "6", "--n", "128", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["k"] == 1.0 and told["kept"] and next(scores, None) is None
+    first, tuned, got = (
+        dict(sfumato.load(p).denoiser.named_parameters()) for p in (base, tmp_path / "n", told["file"])
+    )
+    moved = 0.0
+    for name, p in got.items():
+        assert torch.allclose(p, 2 * first[name] - tuned[name], atol=1e-6)
+        moved += float((p - first[name]).abs().sum())
+    assert moved > 0
+    source = Run(tmp_path / "n").describe()["data"]
+    assert source["name"] == "its own pictures" and source["ai_made"]["share"] == 1
+
+
+def test_neon_that_does_not_help_writes_nothing(base: Path, tmp_path: Path, capsys) -> None:
+    scores = iter([5.0, 4.0, 3.0, 2.0, 4.0, 5.0, 1.0, 1.5])  # better on the first pictures, worse on the others
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neon_command, "kid", lambda a, b: Kid(next(scores), 0.1))
+        assert main(["neon", str(base), "--run", str(tmp_path / "n"), "--steps", "2", "--n", "128", "--json"]) == 0
+    assert not json.loads(capsys.readouterr().out.splitlines()[-1])["kept"]
+    assert not (tmp_path / "n" / neon_command.FILE).exists()
+    assert "--n" in refused(capsys, "neon", str(base), "--run", str(tmp_path / "m"), "--n", "5")

@@ -37,8 +37,7 @@ def adapt(options: argparse.Namespace) -> dict[str, Any]:
     if options.resume:
         return carry_out(options, run, again(options, run, lambda source: joined(source, run.path / KNOWN)))
     base, source = begin(options.model, options.source, run)
-    if not isinstance(source.pixels, np.ndarray):
-        raise SfumatoError("adapt takes pictures of one shape that fit into memory: give fewer, or squares")
+    check_in_memory(source)
     recipe = dataclasses.replace(gentler(base, options.seed), balance=Balance(column=DRAWN))
     if isinstance(recipe.objective, Consistency):
         raise SfumatoError("this is a few-step model: adapt the model that it was made from, then distill that")
@@ -65,6 +64,12 @@ def begin(path: str, where: str, run: Run) -> tuple[Model, Source]:
         if new:
             say(f"new {slot}: {', '.join(map(shown, new))}")
     return widened(model, source), source
+
+
+def check_in_memory(source: Source) -> None:
+    """SfumatoError when drawn pictures cannot be joined to these."""
+    if not isinstance(source.pixels, np.ndarray):
+        raise SfumatoError("this takes pictures of one shape that fit into memory: give fewer, or squares")
 
 
 def _opened(where: str, model: Model) -> Source:

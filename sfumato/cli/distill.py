@@ -12,6 +12,7 @@ from sfumato.cli.adapt import again, begin, budget_of, changed, gentler
 from sfumato.cli.train import Work, carry_out
 from sfumato.core import SfumatoError
 from sfumato.data.hygiene import Policy
+from sfumato.denoiser import X0, Eps
 from sfumato.guide import cfg
 from sfumato.tasks import Model
 from sfumato.train import (
@@ -36,10 +37,10 @@ def distill(options: argparse.Namespace) -> dict[str, Any]:
         raise SfumatoError(f"--calls must be at least 1, not {options.calls}")
     run = Run(Path(options.run))
     if options.resume:
-        options.source = options.source or _source_of(run.path)
+        options.source = options.source or source_of(run.path)
         work = again(options, run)
         return carry_out(options, run, dataclasses.replace(work, objective=_objective(work.recipe, work.base)))
-    options.source = options.source or _source_of(Path(options.model))
+    options.source = options.source or source_of(Path(options.model))
     base, source = begin(options.model, options.source, run)
     recipe = changed(_recipe(base, options.guidance, options.seed), base, options.set)
     told = {
@@ -54,6 +55,11 @@ def _recipe(base: Model, guidance: float, seed: int | None) -> Recipe:
     old = gentler(base, seed)
     if isinstance(old.objective, Consistency):
         raise SfumatoError("this is a few-step model already: distill the model that it was made from")
+    if isinstance(old.parameterisation, X0 | Eps):
+        raise SfumatoError(
+            f"this model predicts {'x0' if isinstance(old.parameterisation, X0) else 'the noise'}: the end of a path needs "
+            "a prediction that is exact without noise and bounded in pure noise: train with parameterisation Flow, V or EDMTarget"
+        )
     objective = Consistency(old.objective.space, guidance, floor=old.objective.floor)
     return dataclasses.replace(old, objective=objective, times=TIMES)
 
@@ -70,7 +76,7 @@ def _objective(recipe: Recipe, base: Model) -> Objective:
     return Taught(objective, cfg(objective.guidance)(base.denoiser))
 
 
-def _source_of(folder: Path) -> str:
+def source_of(folder: Path) -> str:
     """The data that a run folder was trained on."""
     try:
         return json.loads((folder / "source.json").read_text())["source"]

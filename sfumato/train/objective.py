@@ -96,8 +96,9 @@ class Consistency:
 
     In u = sigma / alpha: u_r = u_t max(0, 1 - n(u_t) / 2^k), n(u) = 1 + 8 sigmoid(-u), and k rises from 1 to `stages` as
     training goes on; where u_r = 0 the target is the data. x_r has the noise of x_t, or lies where the belief of a teacher
-    moves x_t (`Taught`). Loss: sqrt(w d^2 + c^2) - c, d^2 the mean squared difference, w the weight of `space` as in
-    SquaredError, c = `huber`: nearly a norm, which far-off samples do not rule.
+    moves x_t (`Taught`). The parameterisation must make f(x, t_min) = x of itself and stay bounded in pure noise: Flow, V and
+    EDMTarget do, X0 lacks the first and Eps the second. Loss: sqrt(w d^2 + c^2) - c, d^2 the mean squared difference, w the
+    weight of `space` as in SquaredError, c = `huber`: nearly a norm, which far-off samples do not rule.
 
     `guidance`: the teacher's (1: no teacher but the data). Its validation loss is that of the last stage: it says whether
     the network agrees with itself, not whether pictures are good.
@@ -138,8 +139,8 @@ class Consistency:
         with torch.no_grad():
             towards = x0 if teacher is None else teacher(x_t, t, batch.cond).x0
             x_r = alpha_r * towards + sigma_r * (x_t - alpha_t * towards) / sigma_t
-            # at t_min nothing is asked of the network: its x0 there need not be x (a prediction of x0 is free to differ)
             at_data = expand(r <= process.t_min, x0)
+            # where the target is the data the network is asked at t all the same: sigma(t_min) may be 0
             asked = torch.where(r <= process.t_min, t, r)
             target = torch.where(at_data, towards, denoise(torch.where(at_data, x_t, x_r), asked, batch.cond).x0)
         weight = self.space.x0_weight(*process.alpha_sigma(t)[:1], process.alpha_sigma(t)[1].clamp_min(self.floor))
