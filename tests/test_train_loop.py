@@ -292,9 +292,10 @@ def test_eight_pictures_are_learned_by_heart() -> None:
 def test_every_named_recipe_trains_with_finite_losses(name) -> None:
     recipe = pick_recipe(name, 8)
     net = TransformerConfig(patch=2, width=32, depth=1, head=16) if name == "transformer" else TINY
+    captioned = dataclasses.replace(SOURCE, captions=["a bar, red"] * len(SOURCE))
     trainer = tiny_trainer(
         12,
-        source=SOURCE,
+        source=SOURCE if recipe.captions is None else captioned,
         **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)} | {"net": net, "batch": 8},
     )
     assert torch.tensor(run(trainer, 12)).isfinite().all() and trainer.step == 12

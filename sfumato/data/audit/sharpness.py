@@ -84,7 +84,7 @@ def _smooth_surfaces() -> np.ndarray:
 
 def detail(thumbs: np.ndarray) -> np.ndarray:
     """Root mean square in levels of what is left of thumbnails, uint8 [..., 32, 32], without the best cubic surface."""
-    values = thumbs.reshape(*thumbs.shape[:-2], -1).astype(np.float32)
+    values = thumbs.reshape(*thumbs.shape[:-2], 32 * 32).astype(np.float32)  # of no thumbnails too
     basis = _smooth_surfaces()
     rest = values - values @ basis @ basis.T
     return np.sqrt(np.square(rest).mean(-1))
