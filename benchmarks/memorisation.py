@@ -100,13 +100,13 @@ def stopped_at(steps: list[int], readings: list[Any]) -> int | None:
 
 
 def line(points: list[tuple[int, int]]) -> dict[str, float]:
-    """Slope of log(onset) over log(n) with its 95 % interval, and the factor at slope 1, by least squares."""
+    """Slope of log(onset) over log(n), three points or more, with its 95 % interval, and the factor at slope 1."""
     x, y = (torch.tensor([math.log(p[k]) for p in points], dtype=torch.float64) for k in (0, 1))
     dx = x - x.mean()
     slope = float((dx * y).sum() / dx.square().sum())
     rest = y - y.mean() - slope * dx
-    error = float((rest.square().sum() / (len(x) - 2) / dx.square().sum()).sqrt()) if len(x) > 2 else math.nan
-    half = student(len(x) - 2) * error if len(x) > 2 else math.nan
+    error = float((rest.square().sum() / (len(x) - 2) / dx.square().sum()).sqrt())
+    half = student(len(x) - 2) * error
     return {"slope": slope, "low": slope - half, "high": slope + half, "per_picture": math.exp(float((y - x).mean()))}
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         common.log(f"{order['kind']}: {order['n']} pictures of {order['set']}, seed {order['seed']}")
         data["runs"].append(common.child("benchmarks.memorisation", ["--worker", json.dumps(order)]))
         points = [(r["trained"], r["onset"]) for r in data["runs"] if r["kind"] == "law" and r["onset"]]
-        if len(points) > 1:
+        if len(points) > 2:
             data["law"] = line(points)
         common.write(NAME, data)
 

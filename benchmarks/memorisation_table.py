@@ -15,15 +15,22 @@ def law(data: Data) -> str:
     for run in sorted((r for r in data["runs"] if r["kind"] == "law"), key=lambda r: (r["trained"], r["seed"])):
         begun = run["onset"]
         if begun is None:
-            rows.append([run["trained"], f"none in {run['steps']:,}", "–", "–"])
+            rows.append([f"{run['trained']:,}", f"none in {run['steps']:,}", "–", "–"])
             continue
         seen = next(r["images"] for r in run["readings"] if r["step"] == begun)
-        rows.append([run["trained"], f"{begun:,}", f"{seen / run['trained']:,.0f}", f"{run['readings'][-1]['copies']:.2f}"])
+        rows.append(
+            [
+                f"{run['trained']:,}",
+                f"{begun:,}",
+                f"{seen / run['trained']:,.0f}",
+                f"{run['readings'][-1]['copies']:.2f}",
+            ]
+        )
     if not rows:
         return "_Not run yet._"
     head = ["training pictures", "onset (step)", "passes over the set until then", "copied at the last reading"]
     text = markdown(head, rows)
-    if "law" in data:
+    if data.get("law"):
         line = data["law"]
         text += (
             f"\n\nLine through the logarithms: onset = c n^s with s = {line['slope']:.2f} "
@@ -38,12 +45,14 @@ def stop(data: Data) -> str:
     for run in (r for r in data["runs"] if r["kind"] == "stop"):
         steps, scores = [r["step"] for r in run["readings"]], run["held_out_kid"]
         best = min(scores)
-        cell = [run["set"], run["trained"], run["onset"] or "–", run["chosen"] or "no stop"]
+        cell = [run["set"], f"{run['trained']:,}", f"{run['onset'] or '–'}", f"{run['chosen'] or 'no stop'}"]
         if run["chosen"] is None:
             rows.append([*cell, "–", f"{best:.3f} (step {steps[scores.index(best)]:,})", "–"])
         else:
             here = scores[steps.index(run["chosen"])]
-            rows.append([*cell, f"{here:.3f}", f"{best:.3f} (step {steps[scores.index(best)]:,})", f"{here / best:.2f}"])
+            rows.append(
+                [*cell, f"{here:.3f}", f"{best:.3f} (step {steps[scores.index(best)]:,})", f"{here / best:.2f}"]
+            )
     if not rows:
         return "_Not run yet._"
     head = ["set", "training pictures", "onset (step)", "step chosen", "its KID", "best KID of the curve", "ratio"]

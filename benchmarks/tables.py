@@ -14,7 +14,9 @@ from typing import Any
 
 from benchmarks import common, data_tables, memorisation_table, rival_table, text_tables, word_tables
 
-DOCS = tuple(Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md", "words.md"))
+DOCS = tuple(
+    Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md", "words.md")
+)
 Data = dict[str, Any]
 PEERS = ("diffusers-recipe", "ddp-defaults", "diffusers-fair")
 MAIN_BUDGET = 480.0
