@@ -113,6 +113,7 @@ def test_what_is_rehearsed_is_half_of_what_is_seen_and_never_held_out(made: Path
     assert {c.split()[0] for c in both.captions[len(dark) :]} == {"bright"}
 
 
+@pytest.mark.slow
 def test_a_stopped_adaptation_goes_on_bit_for_bit(made: Path) -> None:
     command = ["adapt", str(made / "base"), str(made / "dark"), "--run"]
     with pytest.MonkeyPatch.context() as patch:

@@ -152,7 +152,11 @@ def one_call(denoise, n: int = 2000) -> Tensor:
 
 @pytest.mark.parametrize(
     ("process", "parameterisation", "teacher"),
-    [(RectifiedFlow(), Flow(), False), (RectifiedFlow(), Flow(), True), (VPCosine(), V(), False)],
+    [
+        (RectifiedFlow(), Flow(), False),
+        pytest.param(RectifiedFlow(), Flow(), True, marks=pytest.mark.slow),
+        pytest.param(VPCosine(), V(), False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_tuned_net_approaches_the_known_function(process, parameterisation, teacher) -> None:
     """On a Gaussian the end of the path is m + (x - alpha m) sqrt(V_0 / V_t)."""

@@ -213,6 +213,7 @@ def test_autoguidance_of_one_is_none_and_of_two_asks_the_early_self(base: Path, 
 # --- neon -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_neon_moves_the_weights_away_from_what_its_own_pictures_taught(base: Path, tmp_path: Path, capsys) -> None:
     """w = (1 + k) base - k tuned, with the k that scores least, if it scores less on other pictures too."""
     scores = iter([5.0, 4.0, 3.0, 2.0, 4.0, 5.0, 5.0, 1.0])  # k = 0, 0.25, 0.5, 1, 1.5, 2; then before and after
@@ -233,6 +234,7 @@ def test_neon_moves_the_weights_away_from_what_its_own_pictures_taught(base: Pat
     assert source["name"] == "its own pictures" and source["ai_made"]["share"] == 1
 
 
+@pytest.mark.slow
 def test_neon_that_does_not_help_writes_nothing(base: Path, tmp_path: Path, capsys) -> None:
     scores = iter([5.0, 4.0, 3.0, 2.0, 4.0, 5.0, 1.0, 1.5])  # better on the first pictures, worse on the others
     with pytest.MonkeyPatch.context() as patch:
