@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 Time = float | Tensor
-Role = Literal["vector", "tokens", "map", "frames"]
+Role = Literal["vector", "tokens", "placed", "map", "frames"]
+TOKENS = ("tokens", "placed")  # roles of one row for each word
+EDGES, THOUSAND = 4, 1000  # the last numbers of a placed word: its box's left, top, right and bottom in thousandths
 
 
 class SfumatoError(Exception):
@@ -29,7 +31,9 @@ def expand(value: Time, like: Tensor) -> Time:
 
 @dataclass(frozen=True)
 class Slot:
-    """One condition: `value` [B, ...], the `role` its encoder declared, `mask` True where present ([B], tokens [B, N])."""
+    """One condition: `value` [B, ...], the `role` its encoder declared, `mask` True where present ([B], tokens [B, N]).
+
+    Placed tokens say in their last EDGES numbers where in the picture they stand."""
 
     value: Tensor
     role: Role
@@ -39,7 +43,7 @@ class Slot:
         """The mask, made explicit: bool [B], or [B, N] for tokens."""
         if self.mask is not None:
             return self.mask
-        shape = self.value.shape[:2] if self.role == "tokens" else self.value.shape[:1]
+        shape = self.value.shape[:2] if self.role in TOKENS else self.value.shape[:1]
         return torch.ones(shape, dtype=torch.bool, device=self.value.device)
 
     def take(self, index: Tensor | slice) -> Slot:

@@ -73,12 +73,13 @@ class Augment:
         most = self._most(side)
         return ((u * (2 * most + 1)).floor() - most) / max(most, 1)
 
-    def apply(self, x0: Tensor, vector: Tensor) -> Tensor:
-        """Do what the vectors say: mirror, shift, then scale and rotate about the centre (bicubic)."""
+    def apply(self, x0: Tensor, vector: Tensor, nearest: bool = False) -> Tensor:
+        """Do what the vectors say: mirror, shift, then scale and rotate about the centre (bicubic; `nearest`: every place
+        takes one value of before, for maps of whole numbers)."""
         x0 = torch.where(vector[:, 0].bool().reshape(-1, 1, 1, 1), x0.flip(3), x0)
         for column, axis in ((1, 2), (2, 3)):
             x0 = _where(vector[:, column] != 0, x0, vector[:, column], lambda x, v, axis=axis: self._shift(x, v, axis))
-        return _where(vector[:, 3:].any(1), x0, vector, _warp)
+        return _where(vector[:, 3:].any(1), x0, vector, lambda x, v: _warp(x, v, nearest))
 
     def _shift(self, x0: Tensor, part: Tensor, axis: int) -> Tensor:
         """Shift along an axis by `part` [B] of the largest shift, borders reflected."""
@@ -157,7 +158,7 @@ def _where(chosen: Tensor, x0: Tensor, given: Tensor, change: Callable[[Tensor, 
     return x0.index_copy(0, rows, change(x0[rows], given[rows])) if len(rows) else x0
 
 
-def _warp(x0: Tensor, vector: Tensor) -> Tensor:
+def _warp(x0: Tensor, vector: Tensor, nearest: bool) -> Tensor:
     """Scale by 2^v3 and rotate counter-clockwise by atan2(v5, v4 + 1) about the centre, borders reflected."""
     factor = torch.exp2(-vector[:, 3])  # of the place in the picture that a place in the result looks at
     cos, sin = (vector[:, 4] + 1) * factor, vector[:, 5] * factor
@@ -166,5 +167,6 @@ def _warp(x0: Tensor, vector: Tensor) -> Tensor:
     across = torch.stack([cos, -sin * aspect, zero], 1)
     down = torch.stack([sin / aspect, cos, zero], 1)
     grid = functional.affine_grid(torch.stack([across, down], 1), list(x0.shape), align_corners=False)
-    warped = functional.grid_sample(x0, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return warped.clamp(-1, 1)
+    mode = "nearest" if nearest else "bicubic"
+    warped = functional.grid_sample(x0, grid, mode=mode, padding_mode="reflection", align_corners=False)
+    return warped if nearest else warped.clamp(-1, 1)

@@ -10,14 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sfumato.core import Noise, SfumatoError, Slot
-from sfumato.data import text
+from sfumato.core import Noise, SfumatoError
 from sfumato.data.colours import NAMES as COLOURS
 from sfumato.settings import from_dict
 
 PLACE = "{}"  # where a template takes the caption
 PROBABILITIES = (
-    "drop", "shuffle", "swap", "template", "alternative", "colour_first", "leave", "joined", "filler"
+    "drop", "shuffle", "swap", "template", "alternative", "colour_first", "alone", "leave", "joined", "filler"
 )  # fmt: skip
 
 
@@ -36,7 +35,8 @@ class Captions:
     All but `keep` and `filler_words` are probabilities. `drop`: it is left empty; `alternative`: its first phrase (phrases
     are parted by commas) gives way to one of the picture's alternatives, such as its name in another language;
     `colour_first`: a phrase of colours alone ("red and white"), or every other time the first colour of it, moves before
-    the first phrase, where that names no colour and was not exchanged; `leave`: a phrase, not the first, is left away;
+    the first phrase, where that names no colour and was not exchanged; `alone`: all phrases but the first are left away, as
+    in what people ask for; `leave`: a phrase, not the first, is left away;
     `swap`: for every occurrence of a phrase in `synonyms`, one of the others takes its place; `shuffle`: phrases change
     places, the first `keep` of them staying; `joined`: blanks stand between phrases instead of commas; `template`: the
     caption is put into one of `templates` (texts with one {}); `filler`: it is put amid up to `filler_words` words that
@@ -53,6 +53,7 @@ class Captions:
     templates: tuple[str, ...] = ()
     alternative: float = 0.0
     colour_first: float = 0.0
+    alone: float = 0.0
     leave: float = 0.0
     joined: float = 0.0
     filler: float = 0.0
@@ -90,12 +91,14 @@ class Captions:
         drop, mix, dress, which = noise.at(0).uniform((1, 4))[0].tolist()
         if drop < self.drop:
             return ""
-        other, choice, colour, joined, filler, length, place = noise.at(3).uniform((1, 7))[0].tolist()
+        other, choice, colour, joined, filler, length, place, alone = noise.at(3).uniform((1, 8))[0].tolist()
         if other < self.alternative and alternatives:
             first, comma, rest = caption.partition(",")
             caption = alternatives[int(choice * len(alternatives))] + comma + rest
         elif colour < self.colour_first:
             caption = _colour_first(caption, alone=colour < self.colour_first / 2)
+        if alone < self.alone:
+            caption = (_phrases(caption) or [caption])[0]
         if self.leave > 0:
             caption = self._thinned(caption, noise.at(4))
         if self.synonyms:
@@ -134,10 +137,10 @@ class Captions:
         places = noise.uniform((1, len(moved)))[0].argsort().tolist()
         return ", ".join([*kept, *(moved[k] for k in places)])
 
-    def __call__(
+    def changed(
         self, captions: Sequence[str], noise: Noise, alternatives: Sequence[Sequence[str] | str | None] | None = None
-    ) -> Slot:
-        """B captions -> the slot "text"; caption k depends on its own stream of `noise` alone.
+    ) -> list[str]:
+        """B captions, changed; caption k depends on its own stream of `noise` alone.
 
         `alternatives`: for each what may stand in place of its first phrase.
         """
@@ -148,8 +151,7 @@ class Captions:
             if not isinstance(others, Sequence) or not all(isinstance(other, str) for other in others):
                 raise SfumatoError(f"captions: the column alternatives holds {others!r}; write a list of texts")
             changed.append(self.change(caption, Noise([seed]), others))
-        ids, mask = text.encode(changed)
-        return Slot(ids, "tokens", mask)
+        return changed
 
 
 def _phrases(caption: str) -> list[str]:
@@ -173,10 +175,19 @@ def _colour_first(caption: str, alone: bool) -> str:
 
 
 def _filler(n: int, noise: Noise) -> list[str]:
-    """n words that show nothing."""
-    return [FILLER[int(u * len(FILLER))] for u in noise.uniform((1, n))[0].tolist()]
+    """n words that show nothing, every third one made up: a word that was never learned shows nothing either."""
+    drawn = noise.uniform((1, n * (2 + SYLLABLES)))[0].reshape(n, -1).tolist()
+    return [_made_up(rest) if kind < 1 / 3 else FILLER[int(u * len(FILLER))] for kind, u, *rest in drawn]
 
 
+def _made_up(u: list[float]) -> str:
+    parts = [CONSONANTS[int(v * len(CONSONANTS))] + VOWELS[int(v * 9973 % 1 * len(VOWELS))] for v in u]
+    return "".join(parts[: 1 + int(u[0] * 7919 % 1 * len(parts))])
+
+
+SYLLABLES = 4  # of a made-up word, at most
+CONSONANTS = tuple("b c d f g h j k l m n p r s t v w z br ch cl dr fl gr pl qu sh sp st th tr".split())
+VOWELS = tuple("a e i o u an en in on er ar or al el ing ed".split())
 # words of letters and speeches, none of them a thing that can be drawn or a colour
 FILLER = tuple(
     """about above according actually after again ago all almost already also although always among amount and another any

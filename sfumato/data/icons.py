@@ -97,6 +97,7 @@ DEFAULT = ("noto", "noto-v1", "fluent", "fluent-flat", "fxemoji")  # Apache and 
 CAPTIONS = Captions(
     alternative=0.15,
     colour_first=0.25,
+    alone=0.3,
     leave=0.6,
     shuffle=0.5,
     joined=0.3,
@@ -114,7 +115,8 @@ CAPTIONS = Captions(
         "{} icon",
         "I want a small picture of {}.",
     ),
-    filler=0.04,
+    filler=0.1,
+    filler_words=600,
 )
 """What training does to the captions of icons, each time anew."""
 

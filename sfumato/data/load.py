@@ -19,7 +19,8 @@ from sfumato.core import SfumatoError
 from sfumato.data import looks, source
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Window
-from sfumato.data.picture import CROP_RULE, Unusable, read, read_shape
+from sfumato.data.own import Own
+from sfumato.data.picture import CROP_RULE, Unusable, read_shape, read_sized
 from sfumato.data.progress import progress
 from sfumato.data.ragged import Ragged
 from sfumato.data.records import LABEL_COLUMNS, Records, shown
@@ -59,12 +60,13 @@ def load(records: Records, size: int | None, buckets: Buckets | None = None) -> 
         parts = [
             np.empty((0 if lazy else int((bucket == k).sum()), *shape, 3), np.uint8) for k, shape in enumerate(shapes)
         ]
+        sizes = np.zeros((n, 2), np.int64)
         place = np.empty(n, np.int64)
         for k in range(len(shapes)):
             place[bucket == k] = np.arange((bucket == k).sum())
 
         def decode(row: int) -> bool:
-            picture = read(records.file(row), frames[row])
+            picture, sizes[row] = read_sized(records.file(row), frames[row])
             if not lazy:
                 parts[bucket[row]][place[row]] = picture
             return bool((picture[..., :1] == picture).all())
@@ -117,8 +119,10 @@ def load(records: Records, size: int | None, buckets: Buckets | None = None) -> 
             "classes_from": origin if classes else "none",
             "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
         },
+        sizes=None if lazy else torch.from_numpy(sizes[good]),
         window=Window(records.window, records.block) if lazy else None,
         styles=styles,
+        own={control: Own(records, control, good, shapes, bucket[good], not lazy) for control in records.own},
         style_labels=torch.tensor([style_number.get(f, -1) for f in style], dtype=torch.int64) if styles else None,
     )
 

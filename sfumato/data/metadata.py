@@ -19,12 +19,14 @@ NAMES = ("metadata.jsonl", "metadata.csv")
 
 @dataclass
 class Table:
-    """Rows by picture name relative to the source's root; values are None where missing, empty or NaN."""
+    """Rows by picture name relative to the source's root; values are None where missing, empty or NaN. `folders` are those of
+    the metadata files that the rows stand in."""
 
     where: str = ""
     columns: tuple[str, ...] = ()
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     duplicates: int = 0
+    folders: dict[str, str] = field(default_factory=dict)
 
 
 def read_tables(root: Path, names: list[str]) -> Table:
@@ -55,6 +57,7 @@ def read_tables(root: Path, names: list[str]) -> Table:
                 continue
             columns.update(dict.fromkeys(row))
             table.rows[key], lines[key] = row, line
+            table.folders[key] = PurePosixPath(name).parent.as_posix()
     table.columns = tuple(columns)
     return table
 

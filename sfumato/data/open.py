@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core import SfumatoError
-from sfumato.data import builtin, emoji, icons, words
+from sfumato.data import builtin, emoji, icons, scenes, words
 from sfumato.data.load import load
 from sfumato.data.ragged import with_channels
 from sfumato.data.records import open_records, readable, shown
 from sfumato.data.shapes import Buckets
 from sfumato.data.source import Source
 
-NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test", "icons", "words")
+NAMES = ("digits", "emoji", "emoji-people", "fashion-mnist", "fashion-mnist/test", "icons", "scenes", "words")
 
 
 def open(
@@ -32,7 +32,8 @@ def open(
 
     `source` is what `open_records` reads (a folder of pictures, .tar or .parquet shards, a .csv or .jsonl of paths, a
     folder of Hugging Face datasets), or one of NAMES; "fashion-mnist:DIR" and "fashion-mnist/test:DIR" read the idx
-    files of DIR, "icons:STYLE,STYLE" has those styles alone. A folder wins over a name when given as a path ("./emoji").
+    files of DIR, "icons:STYLE,STYLE" has those styles alone (so with "scenes"). A folder wins over a name when given as
+    a path ("./emoji").
     `size` defaults to a power of two near the pictures' median shorter side; `channels` (1 grey, 3 colour) to 1 when
     every picture is grey, else 3.
     Raises SfumatoError with one clear line for everything the user can mend.
@@ -55,6 +56,8 @@ def open(
         loaded = emoji.load(given, size)
     elif name == "icons":
         loaded = icons.load(given, size)
+    elif name == "scenes":
+        loaded = scenes.load(given, size)
     elif given == "words":
         loaded = words.load(size)
     elif name in ("fashion-mnist", "fashion-mnist/test"):
@@ -105,7 +108,7 @@ def located(source: str | os.PathLike[str]) -> str:
     """The source as it can be opened from any folder: paths made absolute, names as they are."""
     given = os.fspath(source)
     name, colon, where = given.partition(":")
-    if given in NAMES or name == "icons" or (name in NAMES and not where):
+    if given in NAMES or name in ("icons", "scenes") or (name in NAMES and not where):
         return given
     if name in NAMES:
         return name + colon + os.path.abspath(Path(where).expanduser())

@@ -18,7 +18,7 @@ from sfumato.data.load import class_of
 from sfumato.data.picture import Unusable
 from sfumato.data.progress import progress
 from sfumato.data.readers.tar import MANIFEST
-from sfumato.data.records import LABEL_COLUMNS, Records, ending_of, shown
+from sfumato.data.records import LABEL_COLUMNS, OWN, PALETTE, Records, ending_of, read_file, shown
 
 
 def pack(records: Records, out: Path, shard_bytes: int) -> dict[str, Any]:
@@ -26,7 +26,8 @@ def pack(records: Records, out: Path, shard_bytes: int) -> dict[str, Any]:
 
     Sample k is 0000000k.png (or the picture's own ending), .txt (caption) where the set has captions, .cls (number of
     the class, -1 unknown) where it has classes, and .json with the name as `file_name`, the class as `label` and every
-    other column. Pictures that cannot be read are left out and told. Returns the manifest, which is also written.
+    other column; what was drawn to the picture is .mask.png, .map.png and .sketch.png, and palette.json lies beside the shards.
+    Pictures that cannot be read are left out and told. Returns the manifest, which is also written.
     Raises SfumatoError when `out` holds something or cannot be written.
     """
     if shard_bytes < 1:
@@ -97,11 +98,17 @@ def _write(records: Records, folder: Path, shard_bytes: int) -> dict[str, Any]:
         try:
             raw = record.read()
             ending = ending_of(record.key, raw)
+            drawn = [
+                (word, file.name, read_file(found) if isinstance(found := file.file(), Path) else found)
+                for control, (word, _) in OWN.items()
+                if (file := records.own.get(control, {row: None})[row]) is not None
+            ]
+            drawn = [(f".{word}{ending_of(name, found)}", found) for word, name, found in drawn]
         except Unusable as reason:
             skipped[record.key] = str(reason)
             continue
         told = {"file_name": record.key} | {k: v for k, v in record.columns.items() if k != "text"}
-        members = [(f"{n:08d}{ending}", raw)]
+        members = [(f"{n:08d}{ending}", raw), *((f"{n:08d}{end}", found) for end, found in drawn)]
         if captioned:
             members.append((f"{n:08d}.txt", (record.columns["text"] or "").encode()))
         if classes:
@@ -128,6 +135,9 @@ def _write(records: Records, folder: Path, shard_bytes: int) -> dict[str, Any]:
         "shards": shards.done,
         "skipped": [{"file": k, "reason": v} for k, v in skipped.items()],
     }
+    if records.palette is not None:
+        shutil.copyfile(records.palette, folder / PALETTE)
+        sync(folder / PALETTE)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     sync(folder / MANIFEST)
     sync(folder)

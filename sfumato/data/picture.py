@@ -15,6 +15,7 @@ CROP_RULE = (
     "integer box reduction to at least 3x the target; large JPEGs are decoded at a reduced scale of at least 4x the target)"
 )
 _MODES_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
+SIXTEEN = _MODES_16 | {"I"}  # modes of more than 8 bits
 
 
 class Unusable(Exception):
@@ -24,7 +25,7 @@ class Unusable(Exception):
 def flatten(picture: Image.Image) -> Image.Image:
     """The picture in mode L or RGB: 16 bits scaled by 255 / 65535, transparency composited on white."""
     mode = picture.mode
-    if mode in _MODES_16 or mode == "I":
+    if mode in SIXTEEN:
         values = np.asarray(picture).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise Unusable("32-bit values beyond 0..65535; save it with 8 or 16 bits per channel")
@@ -40,6 +41,13 @@ def flatten(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if mode == "1" else "RGB")
 
 
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation, 8 bits per channel: mode RGBA where it has transparency, else L or RGB; may raise what
+    Pillow's decoders raise, and Unusable."""
+    picture = ImageOps.exif_transpose(picture)
+    return picture.convert("RGBA") if picture.has_transparency_data else flatten(picture)
+
+
 def as_uint8(picture: Image.Image, channels: int) -> np.ndarray:
     """A picture of mode L or RGB -> uint8 [H, W, channels]; colour to grey by ITU-R 601 luma."""
     pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
@@ -48,13 +56,18 @@ def as_uint8(picture: Image.Image, channels: int) -> np.ndarray:
 
 def crop(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
     """Centre crop to the proportions of (height, width); the odd pixel is left over at the right or the bottom."""
-    (height, width), (w, h) = shape, picture.size
+    return picture.crop(inside((picture.height, picture.width), shape))
+
+
+def inside(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of that crop of a picture of this size, both (height, width)."""
+    (height, width), (h, w) = shape, size
     if w * height >= h * width:
-        inside = max(1, (2 * h * width + height) // (2 * height)), h
+        kept = max(1, (2 * h * width + height) // (2 * height)), h
     else:
-        inside = w, max(1, (2 * w * height + width) // (2 * width))
-    left, top = (w - inside[0]) // 2, (h - inside[1]) // 2
-    return picture.crop((left, top, left + inside[0], top + inside[1]))
+        kept = w, max(1, (2 * w * height + width) // (2 * width))
+    left, top = (w - kept[0]) // 2, (h - kept[1]) // 2
+    return left, top, left + kept[0], top + kept[1]
 
 
 def fit(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
@@ -82,13 +95,22 @@ def read_shape(file: Path | bytes) -> tuple[int, int]:
 
 def read(file: Path | bytes, shape: tuple[int, int]) -> np.ndarray:
     """A picture file or its bytes -> uint8 [height, width, 3] by CROP_RULE; raises Unusable with the reason."""
+    return read_sized(file, shape)[0]
+
+
+def read_sized(file: Path | bytes, shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """`read`, and the upright picture's own (height, width)."""
     with opened(file) as picture:
         try:
+            width, height = picture.size  # before a reduced scale is asked for
             long = max(shape)  # whichever way the picture is turned
             if min(picture.size) >= 8 * long:
                 scale = min(picture.size) / (4 * long)
                 picture.draft(None, (round(picture.width / scale), round(picture.height / scale)))
-            return as_uint8(fit(flatten(crop(ImageOps.exif_transpose(picture), shape)), shape), 3)
+            upright = ImageOps.exif_transpose(picture)
+            if upright.size != picture.size:
+                width, height = height, width
+            return as_uint8(fit(flatten(crop(upright, shape)), shape), 3), (height, width)
         except Unusable:
             raise
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...

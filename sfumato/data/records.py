@@ -16,6 +16,9 @@ SUFFIXES = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 LABEL_COLUMNS = ("label", "class")
 MOST_SHARDS = 100_000
+# what users may draw to a picture, by control: a column (or key.WORD.png in shards), and a folder
+OWN = {"known": ("mask", "masks"), "classes": ("map", "maps"), "sketch": ("sketch", "sketches")}
+PALETTE = "palette.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Record:
     path: Path | None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A file that belongs to a picture: its name, to be told, and itself or its bytes; `file()` raises Unusable."""
+
+    name: str
+    file: Callable[[], Path | bytes]
+
+
 @dataclass
 class Records(Sequence[Record]):
     """All picture files of a source in a fixed order; `[i]` reads nothing yet and any number of threads may ask.
@@ -39,7 +50,8 @@ class Records(Sequence[Record]):
     `described` which pictures had a row at all; `orphans` names with a row but no picture; `skipped` files that were
     left out, with the reason; `files` lists the files on the disk that hold the pictures. Pictures of one stretch of
     `block` rows lie together on the disk, and stretches that add up to `window` rows may be read in any order at little
-    cost.
+    cost. `own` holds by control (of OWN) what the user drew to each picture, and `palette` is the file that names the colours
+    of the maps.
     """
 
     name: str
@@ -55,6 +67,8 @@ class Records(Sequence[Record]):
     notes: dict[str, Any] = field(default_factory=dict)
     block: int = 64
     window: int = 8192
+    own: dict[str, list[Beside | None]] = field(default_factory=dict)
+    palette: Path | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

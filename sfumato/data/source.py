@@ -17,6 +17,7 @@ from sfumato.data import text
 from sfumato.data.codec import PixelCodec
 from sfumato.data.lazy import Lazy
 from sfumato.data.order import Window, split, split_pairs
+from sfumato.data.own import Own
 from sfumato.data.ragged import Ragged, Squares, square_side
 from sfumato.data.shapes import Shape
 
@@ -44,7 +45,9 @@ class Source:
     into `classes`, -1 where unknown; `captions` holds "" where missing; `columns` keeps every other column of the
     metadata (None where missing); `notes` goes into the summary (licence, skipped files, ...). `style_labels` is int64
     [N] into `styles`, -1 where unknown. `groups` names the drawing that each picture shows (None: each its own): a
-    drawing is held out whole.
+    drawing is held out whole. `held` says of each what kind of `holdout` it is of ("": it is learned from), where that is
+    not left to chance. `sizes` int64 [N, 2] are height and width of the upright pictures before they were cropped, 0 where
+    that is not known. `own` holds by control what users drew to the pictures: masks, class maps, sketches.
     """
 
     name: str
@@ -59,6 +62,9 @@ class Source:
     styles: tuple[str, ...] = ()
     style_labels: Tensor | None = None
     groups: tuple[str, ...] | None = None
+    held: tuple[str, ...] | None = None
+    sizes: Tensor | None = None
+    own: dict[str, Own] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -106,7 +112,10 @@ class Source:
             captions=None if self.captions is None else [self.captions[k] for k in chosen],
             style_labels=None if self.style_labels is None else self.style_labels[rows],
             groups=None if self.groups is None else tuple(self.groups[k] for k in chosen),
+            sizes=None if self.sizes is None else self.sizes[rows],
+            held=None if self.held is None else tuple(self.held[k] for k in chosen),
             columns={name: [values[k] for k in chosen] for name, values in self.columns.items()},
+            own={control: own.take(np.asarray(rows)) for control, own in self.own.items()},
         )
 
     @property
@@ -120,6 +129,10 @@ class Source:
 
     @cached_property
     def _split(self) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.held is not None and "" in self.held and any(self.held):
+            rows = {kind: [k for k, own in enumerate(self.held) if own == kind] for kind in dict.fromkeys(self.held)}
+            learned, *kinds = (torch.tensor(rows[kind], dtype=torch.int64) for kind in ("", *filter(None, rows)))
+            return learned, dict(zip(filter(None, rows), kinds, strict=True))
         train, held = split(self.groups or self.keys)
         if self.groups is None:
             return train, {"pictures": held}
@@ -196,6 +209,7 @@ class Source:
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
+            "largest": None if self.sizes is None else self.sizes[self.sizes.prod(1).argmax()].tolist(),
             "in_memory": isinstance(self.pixels, np.ndarray) or self.pixels.in_memory,
             "window": None if self.window is None else [self.window.rows, self.window.block],
             "skipped": [],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sfumato.core import Cond, SfumatoError
 from sfumato.denoiser.conditions import Conditioner, SlotSpec
-from sfumato.denoiser.layers import LevelEmbedding, attend, zeroed
+from sfumato.denoiser.layers import BANDS, LevelEmbedding, attend, places, zeroed
 
 
 @dataclass(frozen=True)
@@ -100,24 +100,29 @@ class Transformer(nn.Module):
         pixels = (c.channels + self.conditioner.map_channels) * c.patch**2
         narrow = min(c.bottleneck, pixels)
         self.embed = nn.Sequential(nn.Linear(pixels, narrow, bias=False), nn.Linear(narrow, c.width))
+        placed = any(spec.role == "placed" for spec in c.slots)
+        self.place = zeroed(nn.Linear(4 * BANDS, c.width, bias=False)) if placed else None
         self.layers = nn.ModuleList(Layer(c.width, c.head, c.width) for _ in range(c.depth))
         self.head_modulation = zeroed(nn.Linear(c.width, 2 * c.width))
         self.head = zeroed(nn.Linear(c.width, (c.channels_out or c.channels) * c.patch**2))
 
-    def forward(self, x: Tensor, level: Tensor, cond: Cond) -> Tensor:
-        vector, tokens, mask, maps = self.conditioner(cond, x)
+    def forward(self, x: Tensor, level: Tensor, cond: Cond, even: bool = False) -> Tensor:
+        vector, tokens, maps = self.conditioner(cond, x, even)
         emb = F.silu(self.level(level) + vector)
         h = F.pixel_unshuffle(x if maps is None else torch.cat([x, maps], 1), self.config.patch)
         height, width = h.shape[-2:]
-        places = height * width
+        n = height * width
         h = self.embed(h.flatten(2).transpose(1, 2))
+        if self.place is not None:
+            h = h + self.place(places(height, width, x))
+        mask = None
         if tokens is not None:
-            h = torch.cat([h, tokens.to(h.dtype)], 1)
-            mask = torch.cat([mask.new_ones(len(x), places), mask], 1)
-        cos, sin = rotary(height, width, h.shape[1] - places, self.config.head, h)
+            h = torch.cat([h, tokens.whole.padded(tokens.rows).to(h.dtype)], 1)
+            mask = torch.cat([tokens.whole.mask.new_ones(len(x), n), tokens.whole.mask], 1)
+        cos, sin = rotary(height, width, h.shape[1] - n, self.config.head, h)
         for layer in self.layers:
             h = layer(h, emb, cos, sin, mask)
-        h = h[:, :places]
+        h = h[:, :n]
         scale, shift = self.head_modulation(emb).unsqueeze(1).chunk(2, -1)
         h = self.head(torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale))
         return F.pixel_shuffle(h.transpose(1, 2).unflatten(-1, (height, width)), self.config.patch)

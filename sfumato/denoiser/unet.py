@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sfumato.core import Cond, SfumatoError
 from sfumato.denoiser.conditions import Conditioner, SlotSpec
-from sfumato.denoiser.layers import LevelEmbedding, attend, group_norm, zeroed
+from sfumato.denoiser.layers import BANDS, LevelEmbedding, attend, modulated_norm, places, zeroed
+from sfumato.denoiser.tokens import Tokens
 
 GROUPS = 8  # of every normalisation
 
@@ -67,38 +68,69 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift, gate = self.modulation(emb)[:, :, None, None].split(self.sizes, 1)
-        h = torch.addcmul(shift, group_norm(x, GROUPS), 1 + scale)
+        h = modulated_norm(x, scale, shift, GROUPS)
         h = self.second(F.silu(self.first(F.silu(h))))
         return torch.addcmul(self.skip(x), h, gate)
 
 
 class Attention(nn.Module):
-    """x + gate * attention over all places of the picture and the condition tokens."""
+    """x + gate * attention over all places of the picture and the condition tokens; `placed`: queries and keys are told
+    where in the picture they stand, for tokens that say where.
 
-    def __init__(self, width: int, embedding: int, head: int, tokens: bool) -> None:
+    Queries and keys have fixed lengths, so a query prefers one word to another e^4 times at most, and a thousand words that
+    mean nothing would drown it: each token also says by itself how much it is to be heard.
+    """
+
+    def __init__(self, width: int, embedding: int, head: int, tokens: bool, placed: bool) -> None:
         super().__init__()
         self.heads = max(1, width // head)
         self.modulation = zeroed(nn.Linear(embedding, 3 * width))
         self.qkv = nn.Linear(width, 3 * width)
         self.token_kv = nn.Linear(embedding, 2 * width) if tokens else None
+        self.heard = zeroed(nn.Linear(embedding, self.heads)) if tokens else None
+        self.place = zeroed(nn.Linear(4 * BANDS, 2 * width, bias=False)) if placed else None
         self.out = nn.Linear(width, width)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        batch, width, height, _ = x.shape
+    def _key(self, x: Tensor) -> Tensor:
+        """Keys [..., width], every head's of length 2."""
+        return F.normalize(x.unflatten(-1, (self.heads, -1)), dim=-1).flatten(-2) * 2
+
+    def forward(self, x: Tensor, emb: Tensor, tokens: Tokens | None) -> Tensor:
+        height, width = x.shape[2:]
         scale, shift, gate = self.modulation(emb)[:, :, None, None].chunk(3, 1)
-        h = torch.addcmul(shift, group_norm(x, GROUPS), 1 + scale).flatten(2).transpose(1, 2)
-        q, k, v = (self._split(part) for part in self.qkv(h).chunk(3, -1))
-        if self.token_kv is not None:
-            token_k, token_v = (self._split(part) for part in self.token_kv(tokens).chunk(2, -1))
-            k, v = torch.cat([k, token_k], 2), torch.cat([v, token_v], 2)
-            seen = torch.ones(batch, h.shape[1], dtype=torch.bool, device=x.device)
-            mask = torch.cat([seen, mask], 1)
-        h = attend(F.normalize(q, dim=-1) * q.shape[-1] ** 0.5, F.normalize(k, dim=-1) * 2, v, mask)
+        h = modulated_norm(x, scale, shift, GROUPS).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(h).chunk(3, -1)
+        if self.place is not None:
+            to_q, to_k = self.place(places(height, width, x)).chunk(2, -1)
+            q, k = q + to_q, k + to_k
+        q = self._split(q)
+        q, kv = F.normalize(q, dim=-1) * q.shape[-1] ** 0.5, torch.cat([self._key(k), v], -1)
+        if tokens is None:
+            k, v = kv.chunk(2, -1)
+            h = attend(q, self._split(k), self._split(v))
+        else:
+            h = self._with_tokens(q, kv, tokens)
         h = self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(-1, (height, -1))
         return torch.addcmul(x, h, gate)
+
+    def _with_tokens(self, q: Tensor, kv: Tensor, tokens: Tokens) -> Tensor:
+        token_k, token_v = self.token_kv(tokens.rows).chunk(2, -1)
+        token_kv, heard = torch.cat([self._key(token_k), token_v], -1).to(kv.dtype), self.heard(tokens.rows)
+        read = []
+        for group in tokens.groups:
+            mine = kv if group is tokens.whole else kv[group.samples]
+            k, v = torch.cat([mine, group.padded(token_kv)], 1).chunk(2, -1)
+            mask = torch.cat([group.mask.new_ones(mine.shape[:2]), group.mask], 1)
+            queries = q if group is tokens.whole else q[group.samples]
+            bias = F.pad(group.padded(heard), (0, 0, mine.shape[1], 0))  # the picture's own places have none
+            read.append(attend(queries, self._split(k), self._split(v), mask, bias.transpose(1, 2)))
+        if len(read) == 1:
+            return read[0]
+        order = torch.cat([group.samples for group in tokens.groups])
+        return torch.cat(read)[order.argsort()]
 
 
 class UNet(nn.Module):
@@ -111,14 +143,14 @@ class UNet(nn.Module):
         c, emb = config, config.embedding
         self.level = LevelEmbedding(emb)
         self.conditioner = Conditioner(c.slots, emb)
-        tokens = self.conditioner.has_tokens
+        tokens, placed = self.conditioner.has_tokens, any(spec.role == "placed" for spec in c.slots)
         self.stem = nn.Conv2d((c.channels + self.conditioner.map_channels) * c.patch**2, c.widths[0], 3, padding=1)
 
         def stage(inside: list[int], out: int, level: int) -> nn.ModuleList:
             rows = []
             for width in inside:
                 block = Block(width, out, emb)
-                attention = Attention(out, emb, c.head, tokens) if level in c.attention else None
+                attention = Attention(out, emb, c.head, tokens, placed) if level in c.attention else None
                 rows.append(nn.ModuleList([block, attention] if attention else [block]))
             return nn.ModuleList(rows)
 
@@ -132,8 +164,8 @@ class UNet(nn.Module):
         self.head_modulation = zeroed(nn.Linear(emb, 2 * c.widths[0]))
         self.head = zeroed(nn.Conv2d(c.widths[0], (c.channels_out or c.channels) * c.patch**2, 3, padding=1))
 
-    def forward(self, x: Tensor, level: Tensor, cond: Cond) -> Tensor:
-        vector, tokens, mask, maps = self.conditioner(cond, x)
+    def forward(self, x: Tensor, level: Tensor, cond: Cond, even: bool = False) -> Tensor:
+        vector, tokens, maps = self.conditioner(cond, x, even)
         emb = F.silu(self.level(level) + vector)
         h = x if maps is None else torch.cat([x, maps], 1)
         h = self.stem(F.pixel_unshuffle(h, self.config.patch))
@@ -142,7 +174,7 @@ class UNet(nn.Module):
             for row in stage:
                 h = row[0](h, emb)
                 if len(row) > 1:
-                    h = row[1](h, emb, tokens, mask)
+                    h = row[1](h, emb, tokens)
             return h
 
         skips = []
@@ -154,5 +186,5 @@ class UNet(nn.Module):
             if i:
                 h = F.interpolate(self.grow[i - 1](h), scale_factor=2, mode="nearest")
         scale, shift = self.head_modulation(emb)[:, :, None, None].chunk(2, 1)
-        h = F.silu(torch.addcmul(shift, group_norm(h, GROUPS), 1 + scale))
+        h = F.silu(modulated_norm(h, scale, shift, GROUPS))
         return F.pixel_shuffle(self.head(h), self.config.patch)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato.core import Cond, Denoise, Posterior, SfumatoError, Slot, Time, expand
+from sfumato.core import TOKENS, Cond, Denoise, Posterior, SfumatoError, Slot, Time, expand
 from sfumato.guide.wrap import Guide, Guided, on_mean
 
 
-def _both(cond: Cond, against: Cond) -> Cond:
-    """The conditions twice in one batch: as they are, then those of `against` (one row, for all), the others absent."""
+def _both(cond: Cond, against: Cond, keep: tuple[str, ...]) -> Cond:
+    """The conditions twice in one batch: as they are, then those of `against` (one row, for all), the others absent but
+    for those of `keep`."""
 
     def twice(name: str, slot: Slot) -> Slot:
         value, present = slot.value, slot.present()
+        if name in keep:
+            return Slot(torch.cat([value, value]), slot.role, torch.cat([present, present]))
         if name not in against:
             return Slot(torch.cat([value, value]), slot.role, torch.cat([present, torch.zeros_like(present)]))
         other = against[name].take(torch.zeros(len(value), dtype=torch.int64))
         parts = [(value, present), (other.value, other.present())]
-        if slot.role == "tokens":  # the shorter one is padded with masked tokens
+        if slot.role in TOKENS:  # the shorter one is padded with masked tokens
             longest = max(v.shape[1] for v, _ in parts)
             parts = [(_longer(v, longest), _longer(m, longest)) for v, m in parts]
         return Slot(torch.cat([v for v, _ in parts]), slot.role, torch.cat([m for _, m in parts]))
@@ -30,13 +33,19 @@ def _longer(tokens: Tensor, n: int) -> Tensor:
     return torch.cat([tokens, tokens.new_zeros(len(tokens), n - tokens.shape[1], *tokens.shape[2:])], 1)
 
 
-def cfg(w: float, interval: tuple[float, float] = (0.0, 1.0), against: Cond = Cond()) -> Guide:  # noqa: B008
+def cfg(
+    w: float,
+    interval: tuple[float, float] = (0.0, 1.0),
+    against: Cond = Cond(),  # noqa: B008
+    keep: tuple[str, ...] = (),
+) -> Guide:
     """Classifier-free guidance lin = null + w (cond - null) (Ho & Salimans 2022), where t lies in `interval`
     (Kynkaanniemi et al. 2024), plain conditional belief elsewhere.
 
     `against` (one row) stands in place of the absent conditions: the belief is pushed away from it, as negative prompts
-    do. w = 1 is no guidance (one network call), w = 0 ignores the condition. Both beliefs come from one call on a batch
-    twice as long. Works on means and on logits. Raises SfumatoError for a call without conditions.
+    do; conditions named in `keep` are given to both beliefs. w = 1 is no guidance (one network call), w = 0 ignores the
+    condition. Both come from one call on a batch twice as long. Works on means and on logits. Raises SfumatoError for a
+    call without conditions.
     """
 
     def guide(denoise: Denoise) -> Denoise:
@@ -48,7 +57,7 @@ def cfg(w: float, interval: tuple[float, float] = (0.0, 1.0), against: Cond = Co
             if not cond:
                 raise SfumatoError("guidance needs a condition to guide towards: give one (class, prompt) or use w = 1")
             times = torch.cat([t, t]) if isinstance(t, Tensor) else t
-            with_cond, without = denoise(torch.cat([x_t, x_t]), times, _both(cond, against)).lin.chunk(2)
+            with_cond, without = denoise(torch.cat([x_t, x_t]), times, _both(cond, against, keep)).lin.chunk(2)
             lin = without + w * (with_cond - without)
             if isinstance(inside, Tensor):
                 lin = torch.where(expand(inside, lin), lin, with_cond)

@@ -46,10 +46,24 @@ def walk(denoise: Denoise, solver: Solver, grid: Tensor, x: Tensor, noise: Noise
         yield Step(i, t, s, x)
 
 
-def sample(denoise: Denoise, shape: Sequence[int], noise: Noise, solver: Solver, grid: Tensor) -> Tensor:
-    """The end of a walk that starts from the prior: x0 of this shape [B, ...], B seeds in `noise`."""
-    check(solver, denoise.process)
-    x = denoise.process.prior(shape, noise.at(PRIOR))
+def sample(
+    denoise: Denoise, shape: Sequence[int], noise: Noise, solver: Solver, grid: Tensor, x_init: Tensor | None = None
+) -> Tensor:
+    """The end of a walk that starts from the prior: x0 of this shape [B, ...], B seeds in `noise`.
+
+    With `x_init` (x0 of this shape, or one for all) it starts from these data, noised to the grid's first time.
+    """
+    x = begin(denoise, shape, noise, solver, grid, x_init)
     for step in walk(denoise, solver, grid, x, noise):
         x = step.x
     return x
+
+
+def begin(
+    denoise: Denoise, shape: Sequence[int], noise: Noise, solver: Solver, grid: Tensor, x_init: Tensor | None = None
+) -> Tensor:
+    """Where `sample` starts: x at grid[0], drawn from `noise.at(PRIOR)`."""
+    check(solver, denoise.process)
+    if x_init is None:
+        return denoise.process.prior(shape, noise.at(PRIOR))
+    return denoise.process.corrupt(x_init.expand(*shape), float(grid[0]), noise.at(PRIOR))

@@ -8,12 +8,14 @@ from sfumato.train.loop import Budget, Progress, Trainer, load_weights
 from sfumato.train.machine import Setting, keep_large_blocks, probe
 from sfumato.train.objective import Consistency, CrossEntropy, MinSNR, Objective, SquaredError, Taught
 from sfumato.train.plan import Plan, make_plan
-from sfumato.train.recipe import Optimiser, Recipe
+from sfumato.train.recipe import CONDITIONS, Optimiser, Recipe
 from sfumato.train.recipes import RECIPES, pick_recipe
 from sfumato.train.run import Report, Run, averaged_weights, fit, keep_average, restore, resume, validation_losses
+from sfumato.train.start import continued, take_over
 from sfumato.train.times import LogNormalTimes, UniformTimes
 
 __all__ = [
+    "CONDITIONS",
     "RECIPES",
     "Budget",
     "Consistency",
@@ -37,6 +39,7 @@ __all__ = [
     "UniformTimes",
     "averaged_weights",
     "combine",
+    "continued",
     "fit",
     "keep_average",
     "keep_large_blocks",
@@ -47,6 +50,7 @@ __all__ = [
     "probe",
     "restore",
     "resume",
+    "take_over",
     "validation_losses",
     "write_card",
 ]

@@ -5,6 +5,7 @@ All randomness is a function of (seed, step): data order, times, noise, dropout.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Budget:
             raise SfumatoError(
                 f"nothing to train: the budget is {self.steps or 0} steps, {self.seconds or 0} s; raise it"
             )
+        if self.seconds == math.inf:
+            raise SfumatoError("a budget without end: the rate falls towards it, so give a number of minutes or steps")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Trainer:
         self.optimisers = recipe.optimiser.build(self.weights)
         self.ema = PowerEMA(self.weights, recipe.ema.widths)
         self.order = recipe.order(source)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.averaged = 0, 0.0, 0
         self.loss_sum, self.loss_steps = 0.0, 0
 
     @property
@@ -137,10 +140,16 @@ class Trainer:
                 optimiser.zero_grad(set_to_none=True)
             self.step += 1
             if self.step % EMA_EVERY == 0 or self.step < EMA_EVERY:
-                self.ema.update(self.weights, self.step, EMA_EVERY if self.step >= EMA_EVERY else 1)
+                self._average()
             self.loss_sum, self.loss_steps = self.loss_sum + total, self.loss_steps + 1
             self.seconds += self.budget.clock() - began
+            if self.share >= 1.0 and self.step > self.averaged:
+                self._average()  # the last steps of a run are its best
             yield Progress(self.step, self.share, self.seconds, self.step * recipe.batch, total)
+
+    def _average(self) -> None:
+        self.ema.update(self.weights, self.step, self.step - self.averaged)
+        self.averaged = self.step
 
     def mean_loss(self) -> float:
         """Mean loss over the steps since it was last asked for."""
@@ -153,6 +162,7 @@ class Trainer:
         files = {"weights": self.weights, "ema": self.ema.state(), "optimiser": moments(self.weights, self.optimisers)}
         position = {
             "step": self.step,
+            "averaged": self.averaged,
             "seconds": self.seconds,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
@@ -165,6 +175,7 @@ class Trainer:
         self.ema.load(files["ema"])
         load_moments(self.weights, self.optimisers, files["optimiser"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.averaged = int(state.get("averaged", self.step - self.step % EMA_EVERY))  # of a run of an earlier version
         self.loss_sum, self.loss_steps = float(state["loss_sum"]), int(state["loss_steps"])
 
 

@@ -32,10 +32,10 @@ class Setting:
         denoiser.precision, denoiser.channels_last = self.precision, self.channels_last
         for p in denoiser.parameters():
             if p.ndim == 4:
-                p.data = p.data.contiguous(memory_format=layout)
+                p.data = p.data.to(memory_format=layout)  # contiguous() leaves the strides of one channel
 
     def lay(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
+        return x.to(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
 
 
 def keep_large_blocks() -> bool:

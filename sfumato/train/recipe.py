@@ -12,6 +12,10 @@ from torch import Tensor
 from sfumato.core import Batch, Cond, Noise, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Captions, Colour, PixelCodec, Source, Standard, StandardCodec
 from sfumato.data.balance import Balance, order_of
+from sfumato.data.canvas import Controls
+from sfumato.data.encoders import Encoder, text_slot
+from sfumato.data.micro import NAMES as MICRO
+from sfumato.data.micro import slots as micro_slots
 from sfumato.data.order import Dealt
 from sfumato.denoiser import (
     X0,
@@ -87,16 +91,23 @@ class Optimiser:
         return min(1.0, (step + 1) / max(1, self.warmup)) * max(0.0, min(1.0, down))
 
 
+CONDITIONS = ("class", "style", "text")  # what a source may tell of a picture
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Network, process, prediction, loss, times, optimiser, averages.
 
     `sigma_data` None means: measured on the data. `conditions`: which of the source's conditions the network sees, where
-    the source has them; `condition_dropout` is the share of samples that see none, `each_dropout` the share that each
-    condition is hidden from by itself, whatever becomes of the others;
+    the source has them ("size" and "crop", what its pictures were before, are to be asked for); `condition_dropout` is the
+    share of samples that see none, `each_dropout` the share that each condition is hidden from by itself, whatever becomes
+    of the others; `controls` what else of the picture it is told;
     `balance` how often each picture is drawn (None: all alike); `captions` how captions are changed; `augment` and
     `colour` the non-leaky augmentations; `standard` standardises what the network sees, fitted to the training rows;
-    `compile` trains through torch.compile (needs a C++ compiler, and a minute).
+    `encoder` is the frozen encoder that captions are read by (None: a language of the network's own); as it is slow, each
+    caption has `encoder.variants` versions by the rules of `captions`, read once each, not one for every time it is seen:
+    phrases read one by one would be fewer, yet an encoder tells what a word means beside the others. `compile` trains
+    through torch.compile (needs a C++ compiler, and a minute).
     """
 
     net: UNetConfig | TransformerConfig = UNetConfig()
@@ -108,11 +119,13 @@ class Recipe:
     ema: EMAConfig = EMAConfig()
     batch: int = 32
     accumulate: int = 1
-    conditions: tuple[str, ...] = ("class", "style", "text")
+    conditions: tuple[str, ...] = CONDITIONS
     condition_dropout: float = 0.1
     each_dropout: float = 0.0
+    controls: Controls = Controls()
     balance: Balance | None = None
     captions: Captions | None = None
+    encoder: Encoder | None = None
     augment: Augment | None = None
     colour: Colour | None = None
     standard: Standard | None = None
@@ -126,6 +139,8 @@ class Recipe:
         for name in ("condition_dropout", "each_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SfumatoError(f"{name} should lie in 0 ... 1, not {getattr(self, name):g}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise SfumatoError(f"seed should be a whole number of up to 18 digits, not {self.seed}")
         if self.sigma_data is not None and self.sigma_data <= 0:
             raise SfumatoError(f"sigma_data should lie above 0 (or be null: measured), not {self.sigma_data:g}")
 
@@ -138,7 +153,8 @@ class Recipe:
                     f"pictures of {width}x{height} do not fit this network: sides must be multiples of {self.net.multiple}; "
                     f"use --size {math.ceil(max(height, width) / self.net.multiple) * self.net.multiple}"
                 )
-        net = dataclasses.replace(self.net, channels=source.codec.spec[0], slots=self._slots(source))
+        controls = self.controls.fit_to(source)
+        net = dataclasses.replace(self.net, channels=source.codec.spec[0], slots=self._slots(source, controls))
         standard, rows = self.standard, source.train_index
         if standard is not None and not standard.fitted:
             standard = standard.fit(source.batch(rows[part]).x0 for part in source.alike(rows, 1024))
@@ -154,19 +170,39 @@ class Recipe:
         if isinstance(objective.space, EDMTarget):
             objective = dataclasses.replace(objective, space=EDMTarget(sigma))
         return dataclasses.replace(
-            self, net=net, standard=standard, sigma_data=sigma, parameterisation=target, objective=objective
+            self,
+            net=net,
+            standard=standard,
+            sigma_data=sigma,
+            parameterisation=target,
+            objective=objective,
+            controls=controls,
         )
 
-    def _slots(self, source: Source) -> tuple[SlotSpec, ...]:
+    def _slots(self, source: Source, shown: Controls) -> tuple[SlotSpec, ...]:
         cond = source.batch(source.train_index[:1]).cond
         sizes = {"class": len(source.classes), "style": len(source.styles), "text": VOCABULARY}
         chosen = {name: slot for name, slot in cond.items() if name in self.conditions}
         slots = [SlotSpec(name, slot.role, sizes[name], ids=True) for name, slot in chosen.items()]
+        if self.encoder is not None:
+            if "text" not in chosen:
+                raise SfumatoError(
+                    "a text encoder needs captions: this data has none, or `conditions` leaves them away"
+                )
+            slots = [SlotSpec("text", "tokens", self.encoder.size) if spec.name == "text" else spec for spec in slots]
+        slots += [SlotSpec(name, "vector", 2) for name in MICRO if name in self.conditions and micro_slots(source, [0])]
         if self.captions is not None and "text" not in chosen:
             raise SfumatoError("caption rules need captions: this data has none, or `conditions` leaves them away")
         for name, kind in (("augment", self.augment), ("colour", self.colour)):
             if kind is not None:
                 slots.append(SlotSpec(name, "vector", kind.nothing(1).value.shape[1]))
+        if "boxes" in shown.names and self.augment is not None:
+            raise SfumatoError(
+                "boxes do not move with augmented pictures: leave the control boxes or the augmentation away"
+            )
+        for name, size in shown.sizes(source.codec.spec[0]).items():
+            boxes = name == "boxes"
+            slots.append(SlotSpec(name, "placed" if boxes else "map", size, ids=boxes))
         return tuple(slots)
 
     def codec(self, pixels: PixelCodec) -> PixelCodec | StandardCodec:
@@ -181,27 +217,47 @@ class Recipe:
         batch = source.batch(rows)
         names = {spec.name for spec in self.net.slots}
         x0, cond = batch.x0, Cond({k: v for k, v in batch.cond.items() if k in names})
+        if names & {*MICRO}:
+            cond = cond | {k: v for k, v in micro_slots(source, rows.tolist()).items() if k in names}
+        if self.encoder is not None and (noise is None or self.captions is None):
+            cond = cond | {"text": text_slot(self.encoder, [source.captions[k] for k in rows.tolist()], keep=True)}
         if noise is not None:
             x0, cond = self._varied(x0, cond, source, rows, noise)
         return Batch(x0 if self.standard is None else self.standard(x0), cond, batch.index)
 
     def _varied(self, x0: Tensor, cond: Cond, source: Source, rows: Tensor, noise: Noise) -> tuple[Tensor, Cond]:
         if self.captions is not None:
-            others = source.columns.get("alternatives")
-            others = others and [others[k] for k in rows.tolist()]
-            cond = cond | {"text": self.captions([source.captions[k] for k in rows.tolist()], noise.at(5), others)}
+            versions = None
+            if self.encoder is not None:
+                versions = (noise.at(5).uniform((len(x0),)) * self.encoder.variants).long().tolist()
+            changed = self.worded(source, rows.tolist(), noise.at(5), versions)
+            cond = cond | {"text": text_slot(self.encoder, changed, keep=True)}
         if cond and self.condition_dropout > 0:
             cond = cond.null(where=noise.at(3).uniform((len(x0),)) < self.condition_dropout)
         if self.each_dropout > 0:
             for name, u in zip(sorted(cond), noise.at(7).uniform((len(x0), len(cond))).unbind(1), strict=True):
                 cond = cond.null(name, where=u < self.each_dropout)
+        own = {name: source.own[name].at(rows, self.controls.palette) for name in self.controls.drawn(source)}
         if self.augment is not None:
             x0, done = self.augment(x0, noise.at(4))
             cond = cond | {"augment": done}
+            own = {name: (self.augment.apply(value, done.value, True), here) for name, (value, here) in own.items()}
         if self.colour is not None:
             x0, done = self.colour(x0, noise.at(6))
             cond = cond | {"colour": done}
+        if self.controls.names:
+            boxes = source.columns.get("boxes")
+            cond = cond | self.controls(x0, boxes and [boxes[k] for k in rows.tolist()], noise.at(8), own)
         return x0, cond
+
+    def worded(self, source: Source, rows: list[int], noise: Noise | None, versions: list[int] | None) -> list[str]:
+        """The captions of these rows as the rules change them, by `noise`, or (for an encoder) in these `versions`."""
+        if versions is not None:
+            noise = Noise(
+                [Noise.of(self.seed, 1, row).at(5, v).seeds[0] for row, v in zip(rows, versions, strict=True)]
+            )
+        others = source.columns.get("alternatives")
+        return self.captions.changed([source.captions[k] for k in rows], noise, others and [others[k] for k in rows])
 
     def order(self, source: Source) -> Dealt:
         """Which training rows come at which step."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sfumato.core import SfumatoError
+from sfumato.data.canvas import Controls
 from sfumato.data.icons import CAPTIONS
 from sfumato.denoiser import EDMTarget, Eps, TransformerConfig, UNetConfig
 from sfumato.forward import EDM, VE, VPLinear
@@ -43,6 +44,11 @@ def icons(size: int) -> Recipe:
     return replace(text(size), captions=CAPTIONS)
 
 
+def canvas(size: int) -> Recipe:
+    """Every control of one model at once: words, boxes, a sketch, a low resolution and what is known of a picture."""
+    return replace(icons(size), controls=Controls(("known", "lowres", "sketch", "boxes")))
+
+
 def words(size: int) -> Recipe:
     """Legible words, 32 x 64 pixels for a `size` of 32: half the resolution at once, letters read by attention below it."""
     net = UNetConfig(patch=max(1, size // 16), widths=(64, 128, 192), blocks=(1, 2, 1), attention=(1, 2), embedding=192)
@@ -78,6 +84,7 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
     "text": text,
     "words": words,
     "icons": icons,
+    "canvas": canvas,
     "ddpm": ddpm,
     "score": score,
     "edm": edm,

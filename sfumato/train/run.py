@@ -50,6 +50,10 @@ class Run:
     def snapshots(self) -> Path:
         return self.path / "snapshots"
 
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
     def begin(
         self, recipe: Recipe, source: Source, budget: Budget, setting: Setting, more: dict[str, Any] | None = None
     ) -> None:
@@ -275,11 +279,14 @@ def restore(run: Run, trainer: Trainer) -> None:
 
 
 def resume(run: Run, trainer: Trainer) -> None:
-    """`restore`, and forget log rows and stored averages beyond that checkpoint: training goes on from there."""
+    """`restore`, and forget log rows, stored averages and previews beyond that checkpoint: training goes on from there."""
     restore(run, trainer)
     run.choose(None)
     for kind in (run.checkpoints, run.snapshots, run.best):
         checkpoint.forget_after(kind, trainer.step)
+    for picture in run.previews.glob("*.png"):
+        if picture.stem.isdigit() and int(picture.stem) > trainer.step:
+            picture.unlink(missing_ok=True)
     for name in ("log", "meter"):
         rows = [row for row in run.rows(name) if row["step"] <= trainer.step]
         write_text(run.path / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

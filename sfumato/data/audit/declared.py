@@ -6,6 +6,8 @@ that generators write into PNG text chunks and EXIF, and our own mark.
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import struct
 import zlib
@@ -18,6 +20,7 @@ MARK = "sfumato"  # key of our own PNG text chunk, and the XMP property that say
 MARK_XMP = b"sfumato:generated"
 TEXT_LIMIT = 1 << 20  # bytes of one text chunk that are read; a compressed one is unpacked no further
 
+_RECEIPT = re.compile(MARK_XMP + rb"=(\"[^\"]*\"|'[^']*')")
 _AI_SOURCES = re.compile(rb"(?<![A-Za-z])(compositeWithTrainedAlgorithmicMedia|trainedAlgorithmicMedia)(?![A-Za-z])")
 _ANY_SOURCE = re.compile(rb"digitalsourcetype/([A-Za-z]{4,60})")
 _A1111 = re.compile(r"\bSteps: \d+, .{0,400}?\b(Sampler|CFG scale|Seed): ", re.S)  # bounded: no text can make it slow
@@ -70,6 +73,19 @@ def claim(data: bytes) -> Claim | None:
     return _generator({**marks.texts, **_exif_texts(marks.exif), "XMP": marks.xmp.decode("utf-8", "replace")})
 
 
+def receipt_of(data: bytes) -> dict[str, Any] | None:
+    """What our own mark in the bytes of a picture file says of how it was made; None where there is none."""
+    marks = read_marks(data)
+    text = marks.texts.get(MARK)
+    if text is None and (found := _RECEIPT.search(marks.xmp)):
+        text = html.unescape(found[1][1:-1].decode("utf-8", "replace"))
+    try:
+        told = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
 def _c2pa(data: bytes, manifest: bytes) -> Claim | None:
     """Source types are plain strings in the manifest, so they are found even without the reader of signatures."""
     signed = _signature(data)
@@ -83,21 +99,26 @@ def _c2pa(data: bytes, manifest: bytes) -> Claim | None:
 
 def _signature(data: bytes) -> str:
     """Who signed, where c2pa-python is installed and can read it; else nothing."""
-    try:
-        import json
-
-        from c2pa import Reader
-    except ImportError:
-        return ""
     kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
     kind = next((k for magic, k in kinds.items() if data.startswith(magic)), "image/jpeg")
     try:
-        with Reader(kind, BytesIO(data)) as reader:
-            told = json.loads(reader.json())
+        told = manifests(data, kind)
         active = told["manifests"][told["active_manifest"]]
         return f", signed by {str(active['signature_info']['issuer'])[:80]}"
+    except ImportError:
+        return ""
     except Exception:  # a stub, a broken or an unsigned manifest: the strings in it still count
         return ", signature not readable"
+
+
+def manifests(data: bytes, mime: str) -> dict[str, Any]:
+    """What c2pa-python reads in a file's bytes, nothing fetched from anywhere. Raises ImportError where it is not installed,
+    and errors of its own for no manifest or a broken one."""
+    import c2pa
+
+    nothing_fetched = c2pa.Settings.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
+    with c2pa.Reader(mime, BytesIO(data), context=c2pa.Context(nothing_fetched)) as reader:
+        return json.loads(reader.json())
 
 
 def _generator(texts: dict[str, str]) -> Claim | None:

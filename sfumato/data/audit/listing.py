@@ -24,7 +24,7 @@ class Listing:
     """Pictures to look at: names, bytes on demand (raises Unusable), and what is told of each (None where missing).
 
     `captions` is None for a set without any; `described`: whether a picture has a row of metadata; `declared`: rows
-    whose metadata says that they are AI-made.
+    whose metadata says that they are AI-made; `held`: rows that a named set holds out (None: by their names).
     """
 
     name: str
@@ -36,6 +36,7 @@ class Listing:
     described: list[bool] | None = None
     orphans: list[str] = field(default_factory=list)
     declared: frozenset[int] = frozenset()
+    held: frozenset[int] | None = None
 
 
 def open_listing(source: str) -> Listing:
@@ -120,4 +121,5 @@ def _of_name(source: str) -> Listing:
         fetch=fetch,
         labels=[loaded.classes[k] if k >= 0 else None for k in labels],
         captions=loaded.captions,
+        held=frozenset(loaded.validation_index.tolist()),
     )

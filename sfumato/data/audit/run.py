@@ -102,7 +102,7 @@ def _judge(
         Finding("corrupt", (listing.keys[k],), why, "error", "quarantine") for k, why in sorted(reasons.items())
     ]
     if len(good):
-        findings += _copies(keys, seen, good, (thumbs, colours))
+        findings += _copies(keys, seen, good, (thumbs, colours), _held_out(listing, keys, good))
         findings += [
             Finding("outlier", (keys[found.row],), found.evidence, "warning", "review")
             for found in outliers(thumbs, colours, good)
@@ -128,9 +128,10 @@ def _judge(
     return Audit(listing.name, len(good), tuple(findings), counted, told, len(made) / len(good) if len(good) else 0.0)
 
 
-def _copies(keys: list[str], rows: np.ndarray, good: np.ndarray, shown: tuple[Column, Column]) -> Iterator[Finding]:
-    """`good`: the number of each row in the columns `shown`, thumbnails and colours."""
-    held_out = set(split(keys)[1].tolist())
+def _copies(
+    keys: list[str], rows: np.ndarray, good: np.ndarray, shown: tuple[Column, Column], held_out: set[int]
+) -> Iterator[Finding]:
+    """`good`: the number of each row in the columns `shown`, thumbnails and colours; `held_out`: which rows are."""
     area = rows["width"].astype(np.int64) * rows["height"]
 
     def found(kind: str, group: list[int], evidence: str, severity: Any) -> Finding:
@@ -147,6 +148,13 @@ def _copies(keys: list[str], rows: np.ndarray, good: np.ndarray, shown: tuple[Co
     for near in near_duplicates(*shown, aspect, good[first]):
         group = sorted((int(first[k]) for k in near.rows), key=lambda k: (-area[k], keys[k]))
         yield found("near_duplicate", group, near.evidence, "warning")
+
+
+def _held_out(listing: Listing, keys: list[str], good: np.ndarray) -> set[int]:
+    """Which of the `good` rows training does not learn from: a named set says so itself (whole drawings, for one)."""
+    if listing.held is None:
+        return set(split(keys)[1].tolist())
+    return {k for k, row in enumerate(good.tolist()) if row in listing.held}
 
 
 def _claims(listing: Listing, claims: dict[int, Claim]) -> Iterator[Finding]:

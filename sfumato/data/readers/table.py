@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sfumato.core import SfumatoError
 from sfumato.data.metadata import read_tables
-from sfumato.data.readers.folder import of_table
+from sfumato.data.readers.folder import of_table, with_own
 from sfumato.data.records import Records, shown
 
 
@@ -18,4 +18,4 @@ def load(path: Path) -> Records:
     table = read_tables(path.parent, [path.name])
     if not table.rows:
         raise SfumatoError(f"{shown(path)} names no pictures; give one row per picture with its file_name")
-    return of_table(path.parent, path.stem, sorted(table.rows), table, {})
+    return with_own(of_table(path.parent, path.stem, sorted(table.rows), table, {}), path.parent, table, {})

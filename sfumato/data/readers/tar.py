@@ -6,7 +6,8 @@ import json
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.metadata import clean
 from sfumato.data.picture import Unusable, brief
 from sfumato.data.progress import progress
-from sfumato.data.records import LABEL_COLUMNS, SUFFIXES, Columns, Records, shown
+from sfumato.data.records import LABEL_COLUMNS, OWN, PALETTE, SUFFIXES, Beside, Columns, Records, shown
 
 _PACKED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 _TOLD = ("json", "txt", "cls")
@@ -57,13 +58,29 @@ class Sample:
 def load(name: str, shards: list[Path]) -> Records:
     """Pictures of all shards in their order. A sample is a run of members with one key, the name up to its first dot.
 
-    Of a sample with several pictures, those with a plain ending count (key.jpg, not key.mask.png). The picture's name
-    is the member's, or `file_name` of key.json. Raises SfumatoError naming the shard that cannot be read whole.
+    Of a sample with several pictures, those with a plain ending count (key.jpg); key.mask.png, key.map.png and
+    key.sketch.png are what was drawn to them. The picture's name is the member's, or `file_name` of key.json. Raises
+    SfumatoError naming the shard that cannot be read whole.
     """
     keys: list[str] = []
     numbers, offsets, sizes = array("l"), array("q"), array("q")
     columns, skipped, orphans = Columns(), {}, []
     seen: dict[str, int] = {}
+    drawn: dict[str, dict[int, Beside]] = {control: {} for control in OWN}
+
+    def fetched(number: int, offset: int, size: int) -> bytes:
+        try:
+            handle = os.open(shards[number], os.O_RDONLY)
+            try:
+                found = os.pread(handle, size, offset)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise Unusable(f"its shard {shown(shards[number])} cannot be read ({error.strerror})") from error
+        if len(found) < size:
+            raise Unusable(f"its shard {shown(shards[number])} has become shorter")
+        return found
+
     for number, shard in enumerate(progress(shards, len(shards), "reading shards")):
         for sample in _samples(shard, skipped):
             row = sample.row(shown(shard))
@@ -71,6 +88,7 @@ def load(name: str, shards: list[Path]) -> Records:
             if not sample.pictures:
                 orphans.append(sample.key)
             given = row.pop("file_name", None)
+            beside = _drawn(sample, number, fetched) if plain else {}
             for member, _, offset, size in plain or sample.pictures:
                 key = given if isinstance(given, str) and len(plain or sample.pictures) == 1 else member
                 if key in seen:
@@ -79,41 +97,42 @@ def load(name: str, shards: list[Path]) -> Records:
                         " a name of its own: leave one of the shards out, or write them anew"
                     )
                 seen[key] = number
+                for control, file in beside.items():
+                    drawn[control][len(keys)] = file
                 keys.append(key)
                 numbers.append(number)
                 offsets.append(offset)
                 sizes.append(size)
                 columns.add(row or None)
-    where = shown(shards[0].parent if shards[1:] else shards[0])
+    where, palette = shown(shards[0].parent if shards[1:] else shards[0]), shards[0].parent / PALETTE
     if not keys:
         first = next((f"; {len(skipped)} members skipped, the first: {shown(k)}: {v}" for k, v in skipped.items()), "")
         raise SfumatoError(f"no pictures in {where}{first}; a shard holds key.png or key.jpg, and key.txt beside it")
-
-    def fetch(row: int) -> bytes:
-        try:
-            handle = os.open(shards[numbers[row]], os.O_RDONLY)
-            try:
-                found = os.pread(handle, sizes[row], offsets[row])
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise Unusable(f"its shard {shown(shards[numbers[row]])} cannot be read ({error.strerror})") from error
-        if len(found) < sizes[row]:
-            raise Unusable(f"its shard {shown(shards[numbers[row]])} has become shorter")
-        return found
 
     return Records(
         name=name,
         where=where,
         keys=keys,
-        fetch=fetch,
+        fetch=lambda row: fetched(numbers[row], offsets[row], sizes[row]),
         files=lambda: shards,
         columns=columns.values,
         described=columns.described if columns.values else None,
         orphans=orphans,
         skipped=skipped,
         notes={"shards": len(shards)},
+        own={control: [files.get(row) for row in range(len(keys))] for control, files in drawn.items() if files},
+        palette=palette if drawn["classes"] and palette.exists() else None,
     )
+
+
+def _drawn(sample: Sample, number: int, fetched: Callable[[int, int, int], bytes]) -> dict[str, Beside]:
+    """By control, what was drawn to the picture of a sample in this shard."""
+    found = {}
+    for control, (word, _) in OWN.items():
+        for member, ending, offset, size in sample.pictures:
+            if ending.partition(".")[0].lower() == word and "." in ending:
+                found[control] = Beside(member, partial(fetched, number, offset, size))
+    return found
 
 
 def _samples(shard: Path, skipped: dict[str, str]) -> Iterator[Sample]:
