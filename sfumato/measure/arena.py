@@ -7,6 +7,7 @@ modes/        the same on the stacked set; report.html
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,8 +54,10 @@ class Terms:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise SfumatoError(f"--seeds {self.seeds}: a comparison needs at least 1 seed, 3 or more show a spread")
-        if self.minutes is not None and not self.minutes > 0:
-            raise SfumatoError(f"--minutes {self.minutes:g}: each needs some time to train, above 0")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise SfumatoError(
+                f"--minutes {self.minutes:g}: each needs some time to train, above 0 and not without end"
+            )
         if min(self.n, self.few) < FEWEST:
             raise SfumatoError(f"--n {min(self.n, self.few)} pictures say nothing: {FEWEST} are the least")
         self.budget()

@@ -33,3 +33,10 @@ def grid_image(images: Sequence[Image.Image], columns: int | None = None, pad: i
         left, top = (width - tile.width) // 2, (height - tile.height) // 2
         sheet.paste(tile, (pad + k % columns * (width + pad) + left, pad + k // columns * (height + pad) + top))
     return sheet
+
+
+def brought(image: Image.Image, size: Sequence[int] | None) -> Image.Image:
+    """The picture in another size (width, height), smoothly; as it is for None."""
+    if size is None or image.size == tuple(size):
+        return image
+    return image.resize(tuple(size), Image.Resampling.LANCZOS)

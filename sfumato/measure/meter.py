@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sfumato.core import SfumatoError
 from sfumato.data import Source
 from sfumato.measure.features import LEAST, features_for, thinned
 from sfumato.measure.intervals import Interval, kid_interval, manifold_intervals
@@ -18,6 +19,7 @@ from sfumato.measure.memory import FEWEST, Gallery, Twins, copied, excess, ratio
 
 N = 64  # pictures of a reading
 MOST = 500  # real pictures that they are compared with
+SEEN = 16  # and as many at least
 SHARE = 0.05  # of the training time, at most, goes into readings
 POINTS = tuple(2.0 ** (-k / 2) for k in range(12, -1, -1))  # shares of the budget: 1/64 ... 1, ever farther apart
 SEED = 20260102
@@ -68,7 +70,7 @@ class Meter:
 
     The base rate of copies is that of the training pictures among themselves, each against all others: a set may be too
     small to hold pictures back. `features` are the set's own unless others are given; a set too small to train them is
-    seen by its pixels at 8 a side. Raises SfumatoError for fewer than 3 training pictures.
+    seen by its pixels at 8 a side. Raises SfumatoError for fewer than SEEN pictures.
     """
 
     def __init__(self, source: Source, features: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -80,6 +82,10 @@ class Meter:
         if features is None:
             features = features_for(source) if len(source.train_index) >= LEAST else _pixels
         self.features = features
+        if len(rows) < SEEN:
+            raise SfumatoError(
+                f"{len(rows)} pictures are too few to compare drawn ones with: at least {SEEN} are needed"
+            )
         self.real = self.features(squares.batch(thinned(rows, MOST)).x0)
         learned = squares.batch(thinned(squares.train_index, MOST)).x0
         twins = self.gallery.nearest(learned, 3)

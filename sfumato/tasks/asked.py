@@ -67,7 +67,7 @@ def asked(
         style=style,
         prompt=prompts[0] if len(set(prompts)) == 1 else prompts,
         negative=line.no,
-        shape=_fitting(model, shape or _proportioned(model, line.ar), warnings),
+        shape=_fitting(model, shape or proportioned(model, line.ar), warnings),
     )
     plan(model, settled(model, request))
     return Asked(line, request, reasons, tuple(warnings))
@@ -126,7 +126,7 @@ def _guidance(model: Model, line: Line, told: float | None) -> float:
     return GUIDANCE if made is None else made.get("guidance", 1.0)
 
 
-def _proportioned(model: Model, ratio: tuple[int, int] | None) -> Shape | None:
+def proportioned(model: Model, ratio: tuple[int, int] | None) -> Shape | None:
     """About as many pixels as the model's own pictures, in these proportions (width, height)."""
     if ratio is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from urllib.parse import urlparse
@@ -18,6 +19,17 @@ SYSTEM = """You rewrite prompts for a small model that draws pictures. It knows 
 {examples}
 Keep everything the user asks for; add only what makes the picture clearer, in the manner of these captions, in at most 60
 words. Answer with the new prompt alone."""
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Urllib carries every header to wherever it is sent on: neither the key nor the prompt may go to another host."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if urlparse(newurl)[:2] != urlparse(req.full_url)[:2]:
+            raise urllib.error.URLError(
+                f"it sends the prompt on to {urlparse(newurl).netloc[:80]!r}: name that address"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def check_address(url: str) -> None:
@@ -56,7 +68,7 @@ def ask(url: str, prompt: str, captions: Sequence[str]) -> Revised:
         url.rstrip("/") + "/chat/completions", json.dumps(asked).encode(), headers, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        with urllib.request.build_opener(_SameHost).open(request, timeout=SECONDS) as answer:
             told = json.loads(answer.read(1_000_000))["choices"][0]["message"]["content"]
     except (OSError, ValueError, LookupError, TypeError) as error:  # URLError and time-outs are OSErrors
         raise SfumatoError(f"{url} did not revise the prompt ({error})") from error

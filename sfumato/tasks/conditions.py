@@ -9,35 +9,52 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Cond, Noise, SfumatoError, Slot
-from sfumato.data import encode
+from sfumato.data import micro
+from sfumato.data.encoders import Encoder, text_slot
+from sfumato.settings import from_dict
 
 if TYPE_CHECKING:
-    from sfumato.tasks.generate import Request
+    from sfumato.tasks.carry import Request
     from sfumato.tasks.model import Model
 
 
-def conditions(model: Model, request: Request) -> tuple[Cond, list[str]]:
-    """The slots of all n pictures, and what each was asked to show; SfumatoError for what this model cannot do."""
+def conditions(model: Model, request: Request, drawn: bool = True) -> tuple[Cond, list[str]]:
+    """The slots of all n pictures, and what each was asked to show; SfumatoError for what this model cannot do.
+
+    A class or caption that the request leaves open is `drawn` for each picture, or stays open.
+    """
     slots: dict[str, Slot] = {}
     captions: list[str] = []
-    if model.classes and (request.class_name is not None or request.prompt is None):
+    if model.classes and (request.class_name is not None or (drawn and request.prompt is None)):
         rows = _classes(model, request)
         slots["class"] = Slot(rows, "vector")
         captions = [model.classes[k] for k in rows.tolist()]
     elif request.class_name is not None:
         raise SfumatoError("this model was trained without classes: leave --class away")
     rows = None
-    if model.conditioned_on("text"):
+    if model.conditioned_on("text") and (drawn or request.prompt is not None):
         captions, rows = _captions(model, request)
-        ids, mask = encode(captions)
-        slots["text"] = Slot(ids, "tokens", mask)
+        slots["text"] = encode_text(model, captions)
     elif request.prompt is not None:
         raise SfumatoError("this model was trained without captions: leave --prompt away")
     if request.style is not None:
         slots["style"] = Slot(_named(request.style, model.styles, "style", request.n), "vector")
     elif model.styles and rows is not None and model.facts.get("caption_styles"):
         slots["style"] = Slot(torch.tensor(model.facts["caption_styles"])[rows], "vector")
-    return Cond(slots), captions
+    return Cond(slots | _micro(model, request)), captions
+
+
+def _micro(model: Model, request: Request) -> dict[str, Slot]:
+    """As if every picture had come large and whole, where nothing else is asked."""
+    slots = {}
+    if model.conditioned_on("size"):
+        height, width = request.original or model.facts["data"]["largest"]
+        slots["size"] = micro.size_slot([(height, width)] * request.n)
+    elif request.original is not None:
+        raise SfumatoError("this model was trained without the condition size: leave the original size away")
+    if model.conditioned_on("crop"):
+        slots["crop"] = micro.crop_slot([(0.0, 0.0)] * request.n)
+    return slots
 
 
 def against(model: Model, request: Request) -> Cond:
@@ -46,8 +63,16 @@ def against(model: Model, request: Request) -> Cond:
         return Cond()
     if not model.conditioned_on("text") or request.guidance == 1.0:
         raise SfumatoError("what should not be seen needs a model trained with captions, and --guidance above 1")
-    ids, mask = encode([request.negative])
-    return Cond({"text": Slot(ids, "tokens", mask)})
+    return Cond({"text": encode_text(model, [request.negative])})
+
+
+def encode_text(model: Model, captions: list[str]) -> Slot:
+    """Captions as this model reads them: in words of its own, or by the frozen encoder that it learned with.
+
+    Raises SfumatoError when that encoder is not where it was, or is another one.
+    """
+    told = model.facts.get("recipe", {}).get("encoder")
+    return text_slot(None if told is None else from_dict(Encoder, told), captions)
 
 
 def _drawn(request: Request, stream: int) -> Tensor:

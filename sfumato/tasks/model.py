@@ -16,6 +16,7 @@ from sfumato.core import SfumatoError
 from sfumato.data import PixelCodec, StandardCodec
 from sfumato.data.shapes import Shape
 from sfumato.denoiser import Denoiser
+from sfumato.guide import Guide
 from sfumato.settings import from_dict
 from sfumato.tasks.generate import Request, Result, generate
 from sfumato.train import Recipe, Run, load_weights
@@ -27,12 +28,14 @@ KEPT += ("began", "sampling", "calibrated")  # what came after a training
 
 @dataclass(frozen=True)
 class Model:
-    """A denoiser with its codec and what `run.json` tells; `generate` makes pictures. `weak` reads its early self."""
+    """A denoiser with its codec and what `run.json` tells; `generate` makes pictures. `weak` reads its early self, `watch`
+    is a guide that sees every guided belief, for previews."""
 
     denoiser: Denoiser
     codec: PixelCodec | StandardCodec
     facts: dict[str, Any]
     weak: Callable[[], Denoiser] | None = None
+    watch: Guide | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,22 +76,22 @@ class Model:
         """n pictures; `options` are the fields of `Request` (steps, solver, grid, guidance, class_name, prompt, ...)."""
         return generate(self, Request(n=n, seed=seed, **options))
 
-    def export(self, path: str | Path, with_weak: bool = False) -> Path:
+    def export(self, path: str | Path, with_weak: bool = False, half: bool = False) -> Path:
         """Write one .safetensors file that `sfumato.load` reads anywhere: weights, and the facts in its header;
-        `with_weak` the early self too, in half precision, for autoguidance."""
+        `with_weak` the early self too, in half precision, for autoguidance; `half` the weights in bfloat16, half the size."""
         path = Path(path)
         if path.suffix != ".safetensors":
             raise SfumatoError(f"export to a .safetensors file, not {path.name!r}")
-        weights = {k: p.detach().contiguous() for k, p in self.denoiser.named_parameters()}
+        kind = torch.bfloat16 if half else torch.float32
+        weights = {k: p.detach().to(kind).contiguous() for k, p in self.denoiser.named_parameters()}
+        facts = {k: self.facts[k] for k in KEPT if k in self.facts} | {"half": half}
         if with_weak:
             if self.weak is None:
                 raise SfumatoError("--with-weak: this model has no early average; export it from its run folder")
             weights |= {WEAK + k: p.detach().half().contiguous() for k, p in self.weak().named_parameters()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(
-                weights, path, metadata={"sfumato": json.dumps({k: self.facts[k] for k in KEPT if k in self.facts})}
-            )
+            save_file(weights, path, metadata={"sfumato": json.dumps(facts)})
         except (OSError, SafetensorError) as error:
             raise SfumatoError(f"cannot write {path}: {error}") from error
         return path
@@ -124,9 +127,10 @@ def _loaded(recipe: Recipe, weights: dict[str, torch.Tensor]) -> Denoiser:
     denoiser = recipe.build()
     load_weights(denoiser, weights)
     denoiser.eval().requires_grad_(False)
+    denoiser.steady = True  # a picture is the same alone, in a grid of four and among strangers
     for p in denoiser.parameters():
         if p.ndim == 4:
-            p.data = p.data.contiguous(memory_format=torch.channels_last)
+            p.data = p.data.to(memory_format=torch.channels_last)
     return denoiser
 
 

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfumato.core import Cond, Noise, SfumatoError, Slot
-from sfumato.data import Source, encode
+from sfumato.data import Source
 from sfumato.data.hygiene import COLUMN, ai_marks
 from sfumato.guide import bind
 from sfumato.reverse import pick_solver, sample
+from sfumato.tasks.conditions import encode_text
 from sfumato.tasks.generate import CHUNK, Request
 from sfumato.tasks.sampling import settled, times_of
 from sfumato.tasks.widen import NAMED
@@ -40,8 +41,7 @@ def rehearse(model: Model, n: int, path: Path, progress: Callable[[int, int], No
         known = model.facts["captions"] or [""]
         drawn = (noise.at(-3).uniform((n,)) * len(known)).long().clamp_max(len(known) - 1)
         told["captions"] = [known[k] for k in drawn.tolist()]
-        ids, mask = encode(told["captions"])
-        slots["text"] = Slot(ids, "tokens", mask)
+        slots["text"] = encode_text(model, told["captions"])
     for k, (slot, (field, labels)) in enumerate(NAMED.items()):
         names = model.facts.get(field, [])
         if not model.conditioned_on(slot) or not names:
@@ -91,9 +91,12 @@ def _with(source: Source, tensors: dict[str, Tensor], captions: list[str] | None
         "keys": (*source.keys, *(f"rehearsed/{k}" for k in chosen)),
         "columns": {**columns, COLUMN: marks, DRAWN: shares},
         "notes": {**source.notes, "rehearsed": count},
+        "own": {control: own.longer(count) for control, own in source.own.items()},
     }
     if getattr(source, "groups", None) is not None:
         changes["groups"] = (*source.groups, *changes["keys"][len(source) :])
+    if source.sizes is not None:
+        changes["sizes"] = torch.cat([source.sizes, torch.zeros(count, 2, dtype=source.sizes.dtype)])
     if source.captions is not None:
         changes["captions"] = [*source.captions, *([captions[k] for k in chosen] if captions else [""] * count)]
     for _, labels in NAMED.values():

@@ -17,6 +17,14 @@ def listed(folder: Path = FOLDER) -> list[dict[str, Any]]:
     return json.loads((folder / "index.json").read_text(encoding="utf-8"))["models"]
 
 
+def beside(name: str) -> list[Path]:
+    """Where the model that a receipt names may lie: here, or in runs/. Receipts name models without their folders; what
+    names one was written by somebody else, and leads nowhere."""
+    if Path(name).name != name or name in ("", ".."):
+        return []
+    return [Path(name), Path(f"{name}.safetensors"), Path("runs") / name]
+
+
 def find(name: str | None, folder: Path = FOLDER) -> Path:
     """The run folder or file of this name, else the shipped model (None: the default one).
 
