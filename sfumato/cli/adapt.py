@@ -36,6 +36,7 @@ def adapt(options: argparse.Namespace) -> dict[str, Any]:
     run = Run(Path(options.run))
     if options.resume:
         return carry_out(options, run, again(options, run, lambda source: joined(source, run.path / KNOWN)))
+    budget = budget_of(options)  # a wrong one is told before anything is drawn
     base, source = begin(options.model, options.source, run)
     check_in_memory(source)
     recipe = dataclasses.replace(gentler(base, options.seed), balance=Balance(column=DRAWN))
@@ -50,7 +51,7 @@ def adapt(options: argparse.Namespace) -> dict[str, Any]:
     source = joined(source, run.path / KNOWN)
     told = {"began": {"how": "adapt", "from": Path(options.model).resolve().name}}
     source = preparation.noted(source, recipe, Policy())
-    return carry_out(options, run, Work(source, recipe, budget_of(options), base, told=told))
+    return carry_out(options, run, Work(source, recipe, budget, base, told=told))
 
 
 def begin(path: str, where: str, run: Run) -> tuple[Model, Source]:

@@ -75,4 +75,4 @@ def _keep(path: Path, model: Model, solver: str, times: dict[str, list[float]]) 
         write_text(path / "run.json", json.dumps({**described, CALIBRATED: facts}, indent=1))
     else:
         model.facts[CALIBRATED] = facts
-        model.export(path, with_weak=model.weak is not None)
+        model.export(path, with_weak=model.weak is not None, half=model.facts.get("half", False))

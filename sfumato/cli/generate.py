@@ -12,14 +12,14 @@ from typing import Any
 from sfumato.cli import console
 from sfumato.cli.console import say
 from sfumato.cli.sample import shape_of
+from sfumato.cli.save import write
 from sfumato.core import SfumatoError
 from sfumato.data.records import shown
-from sfumato.measure import grid_image
 from sfumato.tasks import Result, load
 from sfumato.tasks import generate as draw
 from sfumato.tasks.asked import Asked, asked
-from sfumato.tasks.mark import fingerprint, mark
 from sfumato.tasks.prompt import Line, parse
+from sfumato.tasks.receipt import Maker
 from sfumato.tasks.shipped import find
 from sfumato.train import keep_large_blocks
 
@@ -37,7 +37,9 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     planned = [
         asked(model, line, shape=shape, steps=options.steps, guidance=options.guidance, revise=revise) for line in lines
     ]  # mistakes come before any drawing
-    name, weights, told = path.resolve().name, fingerprint(model), []
+    original = shape_of(options.original)
+    planned = [dataclasses.replace(one, request=dataclasses.replace(one.request, original=original)) for one in planned]
+    maker, told = Maker.of(model, path.resolve().name), []
     for one, out in zip(planned, outs, strict=True):
         for text in (*(f"note: {w}" for w in one.warnings), *one.reasons):
             say(shown(text))
@@ -47,10 +49,11 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
         for text in dict.fromkeys(result.captions):
             if text != one.line.text:
                 say(f"drawn: {shown(text[:SAID])}{'...' if len(text) > SAID else ''}")
-        files = _write(result, one, name, weights, out)
+        revised = None if set(result.captions) == {one.line.text} else one.line.text
+        files = write(result, out, maker, revised)
         say(f"{len(files)} pictures of seed {one.line.seed} in {result.seconds:.2f} s: {shown(out)}")
         told.append(_told(one, result, out, files))
-    return {"model": name, "weights": weights, "pictures": told}
+    return {"model": maker.name, "weights": maker.weights, "pictures": told}
 
 
 def _lines(options: argparse.Namespace) -> list[Line]:
@@ -73,19 +76,6 @@ def _out(out: str | None, line: Line, number: str) -> Path:
     if path.suffix.lower() != ".png":
         raise SfumatoError(f"--out is a .png file for the grid, or a folder, not {path.name!r}")
     return path.with_name(f"{path.stem}{'-' if number else ''}{number}.png")
-
-
-def _write(result: Result, one: Asked, model: str, weights: str, grid: Path) -> list[Path]:
-    files = [grid.with_name(f"{grid.stem}-{k + 1}.png") for k in range(len(result.images))]
-    told = None if set(result.captions) == {one.line.text} else one.line.text
-    try:
-        grid.parent.mkdir(parents=True, exist_ok=True)
-        grid_image(result.images).save(grid, pnginfo=mark(model, result.request, weights, asked=told))
-        for k, (image, file) in enumerate(zip(result.images, files, strict=True)):
-            image.save(file, pnginfo=mark(model, result.request, weights, k, told))
-    except OSError as error:
-        raise SfumatoError(f"cannot write {shown(grid)}: {error.strerror or error}") from error
-    return files
 
 
 def _told(one: Asked, result: Result, grid: Path, files: list[Path]) -> dict[str, Any]:

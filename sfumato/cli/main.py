@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sfumato.cli.doors import add_doors
+from sfumato.cli.editing import TEXTS, add_editing
 from sfumato.core import SfumatoError
 
 
@@ -54,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     budget = train.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training (5 when nothing is said)")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
-    train.add_argument("--recipe", metavar="NAME", help="default, transformer, text, icons, words, ddpm, score, edm")
+    train.add_argument(
+        "--recipe", metavar="NAME", help="default, transformer, text, icons, canvas, words, ddpm, score, edm"
+    )
     train.add_argument("--seed", type=int, metavar="S", help="seed of weights, order and noise (0)")
     train.add_argument("--resume", action="store_true", help="go on with the run of this folder")
     train.add_argument(
@@ -66,6 +70,17 @@ def _parser() -> argparse.ArgumentParser:
         "--ai-made", metavar="RULE", help="AI-made pictures: refuse, cap=SHARE of all draws, or allow (allow)"
     )
     train.add_argument("--captions", metavar="FILE.json", help="rules that shuffle and expand captions")
+    train.add_argument(
+        "--encoder",
+        metavar="minilm|DIR",
+        help="read captions by a frozen T5, ByT5, CLIP or BERT (a language of its own)",
+    )
+    train.add_argument(
+        "--slots",
+        metavar="NAMES",
+        help="what the model is told, by commas: class, style, text, and controls of known, lowres, sketch, classes, boxes",
+    )
+    train.add_argument("--start", metavar="RUN|FILE", help="begin with what this model has learned, its slots and more")
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe, e.g. batch=64"
     )
@@ -126,8 +141,28 @@ def _parser() -> argparse.ArgumentParser:
     revising.add_argument("--revise", metavar="URL", help="let a chat endpoint (OpenAI's protocol) revise the prompt")
     generate.add_argument("--out", metavar="FILE.png|DIR", help="the grid; the single pictures go beside it")
 
+    add_editing(command)
+    add_doors(command)
+
     listing = command("models", "The models that come with the package, and your runs.")
     listing.add_argument("folder", nargs="?", default="runs", help="the folder that holds run folders (runs)")
+
+    serving = command(
+        "serve", "Serve models to other programs: the interfaces of OpenAI, A1111 and Imagen, and a queue."
+    )
+    serving.add_argument(
+        "models", nargs="*", metavar="MODEL", help="run folders, exported files or shipped models (all)"
+    )
+    serving.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1: this machine alone)")
+    serving.add_argument("--port", type=int, default=7860, help="the port (7860; 0: any that is free)")
+    serving.add_argument(
+        "--token", metavar="T", help="what callers must know; needed for addresses beyond this machine"
+    )
+    serving.add_argument(
+        "--allow", metavar="DIR", action="append", default=[], help="a folder that may be audited and trained on"
+    )
+    serving.add_argument("--policy", metavar="FILE.json", help="rules of the owner, on top of the package's")
+    serving.add_argument("--data", metavar="DIR", default="sfumato-data", help="where jobs and pictures are kept")
 
     sample = command("sample", "Draw pictures from a run folder or an exported file.")
     sample.add_argument("run", help="run folder or exported .safetensors file")
@@ -146,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--style", metavar="NAME")
     sample.add_argument("--prompt", metavar="TEXT")
     sample.add_argument("--shape", metavar="WxH", help="width and height in pixels (the shape of most pictures)")
+    for drawing in (sample, generate):
+        drawing.add_argument(
+            "--original", metavar="WxH", help="as if the picture came in this size, for a model that was told sizes"
+        )
     sample.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
     sample.add_argument("--out", required=True, metavar="FILE.png|DIR", help="one grid, or a folder of single pictures")
 
@@ -190,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, metavar="FILE.safetensors")
     export.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of the averaged weights")
     export.add_argument("--with-weak", action="store_true", help="with the early average too, for --autoguidance")
+    export.add_argument("--half", action="store_true", help="the weights in bfloat16: half the size")
 
     card = command("card", "Write the model card of a run: its data, training, measured quality, licence and energy.")
     card.add_argument("run", help="run folder")
@@ -201,6 +241,19 @@ def _parser() -> argparse.ArgumentParser:
     board = command("tensorboard", "Write the curves and previews of a run for TensorBoard.")
     board.add_argument("run", help="run folder")
     board.add_argument("--to", metavar="DIR", help="a new folder for the events (RUN/tensorboard)")
+
+    verify = command("verify", "Say where a picture file comes from, by its marks (exit code 1: none, or untrue ones).")
+    verify.add_argument("file", help="a picture")
+
+    again = command("reproduce", "Make a picture again from its receipt (exit code 1: it is not the same).")
+    again.add_argument("file", help="a picture that a model of ours made")
+    again.add_argument(
+        "--model", metavar="MODEL", help="run folder, exported file or name, where the receipt's is not found"
+    )
+    again.add_argument(
+        "--parent", action="append", default=[], metavar="FILE", help="a picture that an edit was made from"
+    )
+    again.add_argument("--out", metavar="FILE.png", help="write the picture as it is drawn now")
 
     audit = command("audit", "What is wrong with a set of pictures, and what would put it right (exit code 1: faults).")
     audit.add_argument("source", help="a folder, shards, a table, or the name of a set")
@@ -244,8 +297,12 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.train import train as found
     elif name == "generate":
         from sfumato.cli.generate import generate as found
+    elif name in TEXTS:
+        from sfumato.cli.edit import edit as found
     elif name == "models":
         from sfumato.cli.models import models as found
+    elif name == "serve":
+        from sfumato.cli.serve import serve as found
     elif name == "sample":
         from sfumato.cli.sample import sample as found
     elif name == "adapt":
@@ -262,6 +319,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.doctor import doctor as found
     elif name == "compare":
         from sfumato.cli.compare import compare as found
+    elif name in ("verify", "reproduce"):
+        from sfumato.cli import verify as origin
+
+        found = getattr(origin, name)
     elif name == "trace":
         from sfumato.cli.trace import trace as found
     elif name == "tensorboard":
@@ -276,6 +337,12 @@ def _command(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from sfumato.cli.data import data as found
     elif name == "pack":
         from sfumato.cli.pack import pack as found
+    elif name == "policy":
+        from sfumato.cli.policy import policy as found
+    elif name == "bot":
+        from sfumato.cli.bot import bot as found
+    elif name == "mcp":
+        from sfumato.cli.assistant import assistant as found
     else:
         from sfumato.cli.sample import export as found
     return found

@@ -30,6 +30,7 @@ from sfumato.measure.memory import Gallery, memorisation
 from sfumato.measure.words import number
 from sfumato.reverse import bits_per_dimension
 from sfumato.tasks import Model, Request, Result, by_shape, load
+from sfumato.tasks.conditions import encode_text
 from sfumato.train import Run, keep_large_blocks, load_weights, write_card
 
 MOST_REAL = 10_000
@@ -199,7 +200,7 @@ def _bits(model: Model, source: Source, rows: Tensor, most: int, split: str) -> 
         if source.labels is not None and source.classes == model.classes:
             slots["class"] = Slot(source.labels[part].clamp_min(0), "vector", source.labels[part] >= 0)
         if model.conditioned_on("text") and "text" in batch.cond:
-            slots["text"] = batch.cond["text"]
+            slots["text"] = encode_text(model, [source.captions[k] for k in part.tolist()])
         noise = Noise.of(0, len(part), sum(map(len, found)))
         found.append(bits_per_dimension(bind(model.denoiser, Cond(slots)), batch.x0, noise))
         line.show(sum(map(len, found)) / len(rows), f"{sum(map(len, found))} of {len(rows)}")

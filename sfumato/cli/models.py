@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from datetime import datetime, timezone
@@ -13,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from sfumato.cli.console import say
 from sfumato.core import SfumatoError
+from sfumato.data.drawings import Area, palette_of
+from sfumato.data.drawings import listed as listed_areas
 from sfumato.data.records import shown
 from sfumato.tasks.model import WEAK
 from sfumato.tasks.shipped import FOLDER, listed
@@ -79,6 +82,7 @@ def _facts(facts: dict[str, Any]) -> dict[str, Any]:
         "conditions": [slot["name"] for slot in slots],
         "classes": facts.get("classes", []),
         "styles": facts.get("styles", []),
+        "palette": [dataclasses.asdict(area) for area in palette_of(facts)],
     }
 
 
@@ -91,6 +95,7 @@ def _parameters(file: Path) -> int:
 def _line(model: dict[str, Any]) -> str:
     told = [model["draws"], f"told {', '.join(model['conditions']) or 'nothing'}"]
     told += [f"styles {', '.join(model['styles'])}"] if model["styles"] else []
+    told += [f"maps of {listed_areas(Area(**area) for area in model['palette'])}"] if model["palette"] else []
     told += [f"{model['parameters'] / 1e6:.2f} M parameters"] if model["parameters"] else ["not yet trained"]
     told += [f"{model['steps']:,} steps"] if model["steps"] else []
     told += [model["date"][:10]] if model["date"] else []

@@ -40,6 +40,7 @@ def neon(options: argparse.Namespace) -> dict[str, Any]:
         real: list[Source] = []
         work = again(options, run, lambda source: _own(source, run.path, real))
     else:
+        budget = budget_of(options)  # a wrong one is told before anything is drawn
         base, source = begin(options.model, options.source, run)
         check_in_memory(source)
         _judges(base, source)
@@ -50,7 +51,7 @@ def neon(options: argparse.Namespace) -> dict[str, Any]:
         real = []
         own = preparation.noted(_own(source, run.path, real), recipe, Policy())
         told = {"began": {"how": "neon", "from": Path(options.model).resolve().name}}
-        work = Work(own, recipe, budget_of(options), base, told=told)
+        work = Work(own, recipe, budget, base, told=told)
     told = carry_out(options, run, work)
     return told | (_extrapolated(run, real[0], options.n) if told["finished"] else {})
 

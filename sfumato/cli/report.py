@@ -29,6 +29,8 @@ from sfumato.train import Run
 SAMPLES = 48
 STRIP_ROWS, STRIP_COLUMNS = 4, 9
 NEIGHBOURS, SHOWN = 12, 3  # samples, and training pictures beside each
+FEW, THIN = 200, 20  # pictures of a set and of a class that are warned of
+SAID = 5  # names in a row
 
 
 def training_source(run: Run) -> Source | None:
@@ -65,8 +67,30 @@ def build_report(run: Run, source: Source) -> Path:
         recipe=to_dict(run.recipe()),
         machine={"cpu": platform.machine(), "threads": torch.get_num_threads(), **described["versions"]},
         parameters=sum(p.numel() for p in model.denoiser.parameters()),
+        warnings=_warnings(run, described["data"]),
     )
     return write_report(run.path, report)
+
+
+def _warnings(run: Run, data: dict[str, Any]) -> list[str]:
+    """What is wrong with the data or the run as far as it is known, worst first."""
+    chosen, skipped, ai_made = run.chosen(), data.get("skipped", []), data.get("ai_made", {})
+    thin = [name for name, count in data.get("class_counts", {}).items() if count < THIN]
+    found = [chosen["why"]] if chosen else []
+    if ai_made.get("share", 0) > 0:
+        found.append(
+            f"{100 * ai_made['share']:.0f} % of the pictures declare that AI made them (rule: {ai_made['rule']})"
+        )
+    if skipped:
+        first = f"{skipped[0]['file']}: {skipped[0]['reason']}"
+        found.append(f"{len(skipped):,} files were left out; the first is {first}. See 'sfumato audit'")
+    if data["train"] < FEW:
+        found.append(f"only {data['train']:,} pictures to learn from: a long training copies them")
+    if thin:
+        found.append(
+            f"classes of fewer than {THIN} pictures: {', '.join(thin[:SAID])}{' ...' if len(thin) > SAID else ''}"
+        )
+    return found
 
 
 def previews(run: Run) -> list[tuple[int, Image.Image]]:

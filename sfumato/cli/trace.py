@@ -17,7 +17,8 @@ from sfumato.data.picture import Unusable, read
 from sfumato.data.records import shown
 from sfumato.measure import grid_image
 from sfumato.measure.memory import Gallery, copied
-from sfumato.tasks.mark import read_mark
+from sfumato.tasks.receipt import receipt_in
+from sfumato.tasks.shipped import beside
 from sfumato.train import Run
 
 NEIGHBOURS = 3
@@ -59,11 +60,8 @@ def trace(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(file: Path, given: str | None) -> Run:
-    """The run that made a file: as given, or by the name in the file's mark, here or in runs/."""
-    try:
-        told = read_mark(file)
-    except OSError as error:
-        raise SfumatoError(f"{shown(file)} cannot be read: {error.strerror}") from error
+    """The run that made a file: as given, or by the name in the file's receipt, here or in runs/."""
+    told = receipt_in(file)
     if told is not None and "picture" not in told:
         raise SfumatoError(f"{shown(file)} is a sheet of pictures: draw single ones, with sfumato sample --out DIR")
     if given is not None:
@@ -71,8 +69,7 @@ def _run(file: Path, given: str | None) -> Run:
     name = (told or {}).get("model")
     if not isinstance(name, str):
         raise SfumatoError(f"{shown(file)} does not say which model made it: name its run folder with --run")
-    places = [Path(name), Path("runs") / name]
-    found = [place for place in places if (place / "run.json").exists()]
+    found = [place for place in beside(name) if (place / "run.json").exists()]
     if not found:
         raise SfumatoError(
             f"{shown(file)} was made by {shown(name)}, which is not here: name its run folder with --run"

@@ -17,21 +17,26 @@ from sfumato.cli.console import Line, say
 from sfumato.cli.metering import metering
 from sfumato.cli.report import build_report
 from sfumato.core import SfumatoError
-from sfumato.data import Buckets, Source, located, open_as
+from sfumato.data import Buckets, Source, encoders, located, open_as
 from sfumato.data import balance as balances
 from sfumato.data import captions as caption_rules
 from sfumato.data import open as open_source
+from sfumato.data.canvas import NAMES as CONTROLS
 from sfumato.data.hygiene import Policy, parse_policy, with_declared
+from sfumato.data.micro import NAMES as MICRO
 from sfumato.measure import grid_image
-from sfumato.settings import override
-from sfumato.tasks import Model, Request, by_shape
+from sfumato.settings import from_dict, override
+from sfumato.tasks import Model, Request, by_shape, load
+from sfumato.tasks.widen import NAMED, aligned, names_of
 from sfumato.train import (
+    CONDITIONS,
     Budget,
     Objective,
     Recipe,
     Run,
     Trainer,
     averaged_weights,
+    continued,
     fit,
     keep_large_blocks,
     load_weights,
@@ -39,10 +44,17 @@ from sfumato.train import (
     pick_recipe,
     preparation,
     resume,
+    take_over,
     write_card,
 )
 
 BASE = "base.safetensors"  # in a run folder: the model that it began with
+KNOWN = (*CONDITIONS, *MICRO, *CONTROLS)  # slots
+LACKED = {
+    "class": "classes: put its pictures into subfolders, or name them in a column class",
+    "style": "styles: name them in a column style",
+    "text": "captions: add a metadata.csv with the columns file_name and text",
+}
 PREVIEWS = 8
 PREVIEW = Request(n=16, steps=12)
 
@@ -51,14 +63,14 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """The command; returns what --json prints."""
     keep_large_blocks()
     run = Run(Path(options.run))
-    source, recipe, budget = resumed(options, run) if options.resume else _fresh(options, run)
-    return carry_out(options, run, Work(source, recipe, budget))
+    return carry_out(options, run, Work(*resumed(options, run)) if options.resume else _fresh(options, run))
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
     """What a run is made of: `base` is the model it begins with (None: nothing learned), kept in its folder; `objective`
-    what is minimised, where the recipe cannot tell it whole; `told` is added to run.json."""
+    what is minimised, where the recipe cannot tell it whole; `told` is added to run.json; `start` a model whose weights the
+    network begins with as far as it has them."""
 
     source: Source
     recipe: Recipe
@@ -66,6 +78,7 @@ class Work:
     base: Model | None = None
     objective: Objective | None = None
     told: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start: Model | None = None
 
 
 def carry_out(options: argparse.Namespace, run: Run, work: Work) -> dict[str, Any]:
@@ -77,6 +90,10 @@ def carry_out(options: argparse.Namespace, run: Run, work: Work) -> dict[str, An
     denoiser = recipe.build()
     if work.base is not None:
         load_weights(denoiser, dict(work.base.denoiser.named_parameters()))
+    if work.start is not None:
+        before = work.start.denoiser.net.config
+        take_over(denoiser, dict(work.start.denoiser.named_parameters()), before, recipe.net)
+    preparation.read_ahead(source, recipe)
     plan, planned = make_plan(denoiser, recipe, source, budget)
     for line in plan.lines():
         say(line)
@@ -121,7 +138,7 @@ def _shape(source: Source) -> str:
     return f"{', '.join(told)}, {'colour' if source.codec.channels == 3 else 'grey'}"
 
 
-def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budget]:
+def _fresh(options: argparse.Namespace, run: Run) -> Work:
     if (run.path / "run.json").exists():
         raise SfumatoError(f"{run.path} already holds a run: go on with --resume, or choose another --run folder")
     budget = (
@@ -130,14 +147,29 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
         else Budget(seconds=60 * (5.0 if options.minutes is None else options.minutes))
     )
     policy = Policy() if options.ai_made is None else parse_policy(options.ai_made)
+    start = None if options.start is None else load(options.start)
+    encoder = None if options.encoder is None else encoders.find(options.encoder)
 
     def chosen(size: int) -> Recipe:
-        return override(pick_recipe(options.recipe or "default", size), options.set)
+        if start is None:
+            recipe = pick_recipe(options.recipe or "default", size)
+        else:
+            recipe = continued(
+                from_dict(Recipe, start.facts["recipe"]), options.recipe and pick_recipe(options.recipe, size)
+            )
+        recipe = recipe if encoder is None else dataclasses.replace(recipe, encoder=encoder)
+        return override(_told(recipe, options.slots), options.set)
 
     buckets = None if options.buckets is None else Buckets(options.buckets, lambda size: chosen(size).net.multiple)
     source = with_declared(open_source(options.source, options.size, buckets=buckets), options.source)
     policy.check(source)
     recipe = chosen(source.size)
+    if options.slots is not None and "boxes" in recipe.controls.names and "boxes" not in source.columns:
+        raise SfumatoError(
+            "--slots boxes needs a column boxes: a list of [x0, y0, x1, y1, text] for each picture, in its metadata"
+        )
+    if start is not None:
+        source = aligned(source, {slot: names_of(start, slot) for slot in NAMED if start.conditioned_on(slot)})
     if options.seed is not None:
         recipe = dataclasses.replace(recipe, seed=options.seed)
     if options.balance is not None:
@@ -148,7 +180,33 @@ def _fresh(options: argparse.Namespace, run: Run) -> tuple[Source, Recipe, Budge
     if options.captions is not None:
         recipe = dataclasses.replace(recipe, captions=caption_rules.read(options.captions))
     recipe = recipe.fit_to(source)
-    return preparation.noted(source, recipe, policy), recipe, budget
+    _all_there(options.slots, recipe)
+    began = {} if start is None else {"began": {"how": "train", "from": Path(options.start).resolve().name}}
+    return Work(preparation.noted(source, recipe, policy), recipe, budget, told=began, start=start)
+
+
+def _told(recipe: Recipe, slots: str | None) -> Recipe:
+    """The recipe of a network that is told these things, by commas (None: as it is); SfumatoError for an unknown name."""
+    if slots is None:
+        return recipe
+    names = _names(slots)
+    for name in names:
+        if name not in KNOWN:
+            raise SfumatoError(f"--slots: no slot is named {name!r}; known: {', '.join(KNOWN)}")
+    controls = dataclasses.replace(recipe.controls, names=tuple(name for name in names if name in CONTROLS))
+    return dataclasses.replace(recipe, conditions=tuple(n for n in names if n not in CONTROLS), controls=controls)
+
+
+def _all_there(slots: str | None, recipe: Recipe) -> None:
+    """SfumatoError for a slot that was asked for and that this data has nothing to say of."""
+    have = {spec.name for spec in recipe.net.slots}
+    for name in _names(slots):
+        if name in LACKED and name not in have:
+            raise SfumatoError(f"--slots {name}: this data has no {LACKED[name]}")
+
+
+def _names(slots: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in (slots or "").split(","))))
 
 
 def resumed(
@@ -158,7 +216,7 @@ def resumed(
 
     Raises SfumatoError for other data, and for flags that a run keeps.
     """
-    for name in ("recipe", "seed", "size", "buckets", "balance", "ai_made", "captions"):
+    for name in ("recipe", "seed", "size", "buckets", "balance", "ai_made", "captions", "encoder", "slots", "start"):
         if getattr(options, name, None) is not None:
             flag = name.replace("_", "-")
             raise SfumatoError(f"a resumed run keeps its {flag}: leave --{flag} away, or start a new run folder")
@@ -175,6 +233,9 @@ def resumed(
     recipe = run.recipe()
     if align is not None:
         source = align(source)
+    elif described.get("began", {}).get("how") == "train":
+        slots = [spec.name for spec in recipe.net.slots]
+        source = aligned(source, {slot: described[field] for slot, (field, _) in NAMED.items() if slot in slots})
     elif (run.path / BASE).exists():
         command = described.get("began", {}).get("how", "adapt")
         raise SfumatoError(f"{run.path} began with a trained model: go on with 'sfumato {command} ... --resume'")
@@ -197,6 +258,11 @@ def resumed(
         raise SfumatoError(
             f"{options.source}: the AI-made marks, classes or weights that pictures are drawn by are not those that the "
             "run began with: restore them, or start a new run folder"
+        )
+    if described["data"].get("own") != source.notes.get("own"):
+        raise SfumatoError(
+            f"{options.source}: the masks, maps or sketches of the pictures are not those that the run began with: restore "
+            "them, or start a new run folder"
         )
     return source, recipe, budget
 
@@ -251,6 +317,5 @@ def _preview(run: Run, trainer: Trainer, model: Model, step: int) -> None:
     with averaged_weights(trainer), torch.no_grad():
         request = Request(n=PREVIEW.n) if "sampling" in model.facts else PREVIEW
         images = [image for result in by_shape(model, request) for image in result.images]
-    folder = run.path / "previews"
-    folder.mkdir(exist_ok=True)
-    grid_image(images, columns=8).save(folder / f"{step:08d}.png")
+    run.previews.mkdir(exist_ok=True)
+    grid_image(images, columns=8).save(run.previews / f"{step:08d}.png")
