@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image, ImageFilter, PngImagePlugin
 
 from sfumato.cli import main
 from sfumato.core import SfumatoError
+from sfumato.data import Source
 from sfumato.data.audit import FIXES, KINDS, audit
 from sfumato.data.audit.declared import MARK, claim
 
@@ -277,3 +279,21 @@ def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
         [sys.executable, "-m", "sfumato.cli.main", "audit", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 0 and "verdict: clean" in done.stderr
+
+
+def test_copies_on_both_sides_are_told_by_the_split_that_training_makes(monkeypatch) -> None:
+    """Forty drawings, each there twice: by its drawing no copy is on the other side, by the names of pictures some are."""
+    pixels = np.stack([np.asarray(drawing(k % 40, 32).convert("RGB")) for k in range(80)])
+    source = Source("emoji", pixels, tuple(f"{k}.png" for k in range(80)))
+    kept = set(source.train_index.tolist())
+    apart = {k for k in range(40) if (k in kept) != (k + 40 in kept)}
+    assert apart
+
+    def told(source: Source) -> tuple[int, set[int]]:
+        monkeypatch.setattr(sys.modules["sfumato.data.open"], "open", lambda *told: source)
+        copies = [f for f in audit("emoji").findings if f.kind == "exact_duplicate"]
+        return len(copies), {int(Path(f.files[0]).stem) % 40 for f in copies if "both sides" in f.evidence}
+
+    assert told(source) == (40, apart)
+    assert told(replace(source, groups=tuple(str(k % 40) for k in range(80)))) == (40, set())
+    assert told(replace(source, held=("",) * 79 + ("kept",))) == (40, {39})

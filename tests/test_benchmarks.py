@@ -18,6 +18,7 @@ from sfumato.data import Source
 
 MODULES = (
     "agreement",
+    "canvas",
     "common",
     "contenders",
     "data_matters",

@@ -58,6 +58,11 @@ def test_colours_come_before_the_noun() -> None:
     assert set(both) == {APPLE.replace("apple", "Apfel")}, "no English colour before a name of another language"
 
 
+def test_the_first_phrase_may_stand_alone() -> None:
+    first = APPLE.split(",")[0]
+    assert set(many(Captions(alone=1.0))) == {first} and near(many(Captions(alone=0.3))[first], 0.3)
+
+
 def test_commas_may_go() -> None:
     assert set(many(Captions(joined=1.0))) == {APPLE.replace(",", "")}
 
@@ -83,7 +88,7 @@ def test_the_order_of_changes_makes_prompts_of_the_kind_people_write() -> None:
     assert set(many(rules)) == {"a red and green apple", "a red apple"}
 
 
-@pytest.mark.parametrize("field", ["leave", "alternative", "colour_first", "joined", "filler"])
+@pytest.mark.parametrize("field", ["alone", "leave", "alternative", "colour_first", "joined", "filler"])
 def test_probabilities_are_checked(field: str) -> None:
     with pytest.raises(SfumatoError, match=f"{field} must lie in 0 ... 1"):
         Captions(**{field: 1.5})
@@ -96,14 +101,14 @@ def test_the_rules_of_icons_vary_and_depend_on_the_stream_alone() -> None:
     assert len(seen) > 140 and "" not in seen
     assert 0.04 < sum(n for c, n in seen.items() if "Apfel" in c or "りんご" in c) / 200 < 0.30
     noise = Noise.of(3, 8)
-    together = icons.CAPTIONS([APPLE] * 8, noise, [["Apfel"]] * 8)
+    together = icons.CAPTIONS.changed([APPLE] * 8, noise, [["Apfel"]] * 8)
     alone = [icons.CAPTIONS.change(APPLE, Noise([s]), ["Apfel"]) for s in noise.seeds]
-    assert torch.equal(together.value, encode(alone)[0]) and len(set(alone)) > 4
+    assert together == alone and len(set(alone)) > 4
 
 
 def test_an_alternative_that_is_no_text_is_refused() -> None:
     with pytest.raises(SfumatoError, match="alternatives"):
-        Captions(alternative=1.0)(["apple"], Noise.of(0, 1), [[3]])
+        Captions(alternative=1.0).changed(["apple"], Noise.of(0, 1), [[3]])
 
 
 # the condition style

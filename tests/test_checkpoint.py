@@ -323,3 +323,16 @@ def test_a_run_that_goes_wrong_leaves_the_last_good_checkpoint_the_newest(tmp_pa
     for _ in fit(run, again, reports=3):
         pass
     assert again.step == 12
+
+
+def test_previews_of_an_abandoned_future_are_forgotten(tmp_path) -> None:
+    run = Run(tmp_path / "run")
+    trainer = tiny_trainer(4, source=SOURCE)
+    run.begin(trainer.recipe, SOURCE, trainer.budget, trainer.setting)
+    for _ in fit(run, trainer):
+        pass
+    run.previews.mkdir()
+    for name in ("00000003.png", "00000004.png", "00000007.png", "my own.png"):
+        (run.previews / name).write_bytes(b"")
+    resume(run, tiny_trainer(4, source=SOURCE))
+    assert sorted(p.name for p in run.previews.iterdir()) == ["00000003.png", "00000004.png", "my own.png"]

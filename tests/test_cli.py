@@ -56,6 +56,7 @@ def test_train_prints_its_keys_and_the_run_describes_itself(tmp_path: Path, caps
     assert sum(p.numel() for p in Run(run).recipe().build().parameters()) == told["parameters"]
     assert {"checkpoints", "snapshots", "previews", "log.jsonl", "report.html"} <= {p.name for p in run.iterdir()}
     assert [row["step"] for row in Run(run).rows()][-1] == 24
+    assert "Warnings" not in (run / "report.html").read_text()
 
 
 def test_resume_reaches_the_end_and_refuses_other_settings(trained: Path, tmp_path: Path, capsys) -> None:
@@ -110,6 +111,21 @@ def test_an_exported_file_makes_the_same_pictures(trained: Path, tmp_path: Path,
     file.rename(moved)
     ours, theirs = (sfumato.load(p).generate(n=4, seed=1, steps=4) for p in (trained, moved))
     assert torch.equal(ours.x0, theirs.x0) and ours.captions == theirs.captions
+
+
+def test_half_of_the_bytes_draw_nearly_the_same(trained: Path, tmp_path: Path, capsys) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    assert (
+        main(["export", str(trained), "--to", str(whole)])
+        == main(["export", str(trained), "--to", str(half), "--half"])
+        == 0
+    )
+    weights = sum(p.numel() for p in sfumato.load(whole).denoiser.parameters())
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * weights, rel=0.01)
+    ours, theirs = (sfumato.load(p).generate(n=2, seed=1, steps=4).x0 for p in (whole, half))
+    assert 0 < (ours - theirs).abs().mean() < 0.02
+    assert main(["calibrate", str(half), "--steps", "4"]) == 0  # writes the file anew, in the same precision
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
 
 
 def test_measure_and_doctor_tell(trained: Path, capsys) -> None:

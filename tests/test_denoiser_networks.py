@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from sfumato.core import Cond, SfumatoError, Slot
 from sfumato.denoiser import SlotSpec, Transformer, TransformerConfig, UNet, UNetConfig
-from sfumato.denoiser.layers import attend
+from sfumato.denoiser.layers import attend, modulated_norm
 from sfumato.denoiser.transformer import rotary, rotate
 
 torch.set_num_threads(1)
@@ -24,9 +25,11 @@ SLOTS = (
     SlotSpec("style", "vector", 3),
     SlotSpec("text", "tokens", 11, ids=True),
     SlotSpec("boxes", "tokens", 4),
+    SlotSpec("placed", "placed", 11, ids=True),
     SlotSpec("sketch", "map", 2),
     SlotSpec("past", "frames", 1, frames=2),
 )
+PLACES = torch.tensor([[[0, 0, 500, 1000], [500, 0, 1000, 1000]]])
 CONFIGS = {
     "unet": UNetConfig(widths=(8, 16), blocks=(1, 2), attention=(1,), embedding=32, head=8, slots=SLOTS),
     "transformer": TransformerConfig(width=32, depth=2, head=8, bottleneck=8, slots=SLOTS),
@@ -57,6 +60,7 @@ def everything(n: int = 4, side: int = 8) -> Cond:
             "style": Slot(draw(n, 3, seed=1), "vector"),
             "text": Slot(torch.arange(32).reshape(4, 4, 2)[:n] % 11, "tokens", mask),
             "boxes": Slot(draw(n, 2, 4, seed=2), "tokens"),
+            "placed": Slot(torch.cat([torch.arange(4).reshape(1, 2, 2) + 1, PLACES], -1).expand(n, -1, -1), "placed"),
             "sketch": Slot(draw(n, 2, side, side, seed=3), "map"),
             "past": Slot(draw(n, 2, 1, side, side, seed=4), "frames"),
         }
@@ -233,6 +237,17 @@ def test_backward_survives_frozen_parts_in_channels_last() -> None:
     assert done.returncode == 0 and done.stdout.strip() == "alive", (done.returncode, done.stderr[-2000:])
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_modulated_norm_and_its_gradients_are_those_of_group_norm(layout) -> None:
+    x = draw(3, 16, 5, 4).double().to(memory_format=layout).requires_grad_()
+    scale, shift = (draw(3, 16, 1, 1, seed=s).double().requires_grad_() for s in (1, 2))
+    found, truth = modulated_norm(x, scale, shift, 4), F.group_norm(x, 4) * (1 + scale) + shift
+    assert torch.allclose(found, truth, atol=1e-12)
+    back = draw(3, 16, 5, 4, seed=3).double()
+    ours, theirs = (torch.autograd.grad(y, (x, scale, shift), back) for y in (found, truth))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, theirs, strict=True))
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_written_out_attention_is_the_fused_one(masked) -> None:
     q, k, v = draw(2, 3, 17, 8), draw(2, 3, 30, 8, seed=1), draw(2, 3, 30, 8, seed=2)
@@ -305,3 +320,70 @@ def test_building_leaves_the_global_generator_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     other = dataclasses.replace(recipe, seed=1).build()
     assert not torch.equal(other.net.stem.weight, one.net.stem.weight)
+
+
+@each_network
+def test_a_placed_word_is_read_with_its_place_and_by_the_words_of_captions(kind) -> None:
+    net, x, cond = make(CONFIGS[kind]), inputs(), everything()
+    before = net(*x, cond)
+    placed = cond["placed"]
+    for column in range(2, 6):  # each edge of the box matters
+        moved = placed.value.clone()
+        moved[:, 0, column] = 250
+        assert (net(*x, cond | {"placed": Slot(moved, "placed")}) - before).abs().amax() > 1e-4
+    net.conditioner.encoders["text"].table.weight.data[3] += 1.0  # the word 3 is said in a box, and by no caption alone
+    alone = Cond({"placed": placed})
+    changed = net(*x, alone)
+    net.conditioner.encoders["text"].table.weight.data[3] -= 1.0
+    assert (net(*x, alone) - changed).abs().amax() > 1e-4
+    own = make(replace(CONFIGS[kind], slots=(SlotSpec("placed", "placed", 11, ids=True),)))
+    assert own.conditioner.encoders["placed"].language is not None and own(*x, alone).isfinite().all()
+
+
+@each_network
+def test_a_picture_knows_where_it_is_only_where_words_do(kind) -> None:
+    """Attention is told of places by weights that begin at zero: adding the slot changes nothing of what is drawn."""
+    slots = tuple(spec for spec in SLOTS if spec.role != "placed")
+    with_places = make(CONFIGS[kind])
+    without = make(replace(CONFIGS[kind], slots=slots))
+    shared = {k: v for k, v in with_places.state_dict().items() if k in without.state_dict()}
+    without.load_state_dict(shared)
+    for name, p in with_places.named_parameters():
+        if name.endswith("place.weight") and "encoders" not in name:
+            p.data.zero_()
+    cond = Cond({k: v for k, v in everything().items() if k != "placed"})
+    assert torch.allclose(with_places(*inputs(), cond), without(*inputs(), cond), atol=1e-6)
+
+
+@pytest.mark.parametrize("keys", [40, 400, 2100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_key_is_heard_as_its_bias_says(keys: int, dtype: torch.dtype) -> None:
+    q, k, v, bias = draw(2, 3, 5, 8), draw(2, 3, keys, 8, seed=1), draw(2, 3, keys, 8, seed=2), draw(2, 3, keys, seed=3)
+    mask = draw(2, keys, seed=4) > -1
+    logits = (q @ k.transpose(-1, -2) / 8**0.5 + bias.unsqueeze(2)).double()
+    truth = logits.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1) @ v.double()
+    found = attend(q.to(dtype), k.to(dtype), v.to(dtype), mask, bias.to(dtype)).double()
+    assert torch.allclose(found, truth, atol=1e-5 if dtype == torch.float32 else 0.05)
+
+
+def test_one_word_can_be_heard_among_a_thousand_that_mean_nothing() -> None:
+    net = make(replace(CONFIGS["unet"], slots=(SlotSpec("text", "tokens", 2),)))
+    for module in net.modules():
+        if isinstance(getattr(module, "heard", None), nn.Linear):
+            module.heard.weight.data.zero_()
+            module.heard.bias.data.zero_()
+    word, filler = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+    x, level = inputs(1)
+
+    def drawn(n: int) -> Tensor:
+        return net(x, level, Cond({"text": Slot(torch.cat([word, filler.expand(1, n, 2)], 1), "tokens")}))
+
+    net.conditioner.pool.score.weight.data.zero_()  # what is added to the embedding has its own way of hearing
+    net.conditioner.pool.out.weight.data.zero_()
+    drowned = (drawn(1000) - drawn(0)).abs().max()
+    token = net.conditioner.encoders["text"](filler)[0, 0]
+    for module in net.modules():
+        if isinstance(getattr(module, "heard", None), nn.Linear):
+            module.heard.weight.data[:] = -30 * token / token.square().sum()
+    heard = (drawn(1000) - drawn(0)).abs().max()
+    assert heard < 0.2 * drowned

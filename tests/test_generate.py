@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from training import tiny_trainer
+from training import tiny_trainer, told_source
 
 import sfumato
 from sfumato.cli import main
 from sfumato.cli.models import _shipped
 from sfumato.core import Cond, SfumatoError, Slot
-from sfumato.data import Source, encode
+from sfumato.data import encode
 from sfumato.denoiser import UNetConfig
 from sfumato.forward import RectifiedFlow
 from sfumato.guide import cfg
 from sfumato.tasks import Request, generate, load
 from sfumato.tasks.asked import asked
 from sfumato.tasks.chat import ask
-from sfumato.tasks.mark import fingerprint, read_mark
 from sfumato.tasks.prompt import Line, parse
+from sfumato.tasks.receipt import fingerprint, receipt_in
 from sfumato.tasks.revise import Reviser
 from sfumato.tasks.shipped import find, listed
 from sfumato.tasks.spelling import slips
@@ -155,16 +155,7 @@ def test_a_chat_endpoint_may_revise_and_its_nonsense_is_an_error(monkeypatch) ->
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A captioned model of two styles, hardly trained."""
-    rows = torch.arange(16)
-    pixels = (rows[:, None, None, None] * torch.tensor([16, 9, 3]) % 256).expand(16, 16, 16, 3)
-    source = Source(
-        "things",
-        pixels.to(torch.uint8).numpy(),
-        tuple(f"{k}.png" for k in rows.tolist()),
-        captions=[CAPTIONS[k % 4] for k in rows.tolist()],
-        styles=("flat", "glossy"),
-        style_labels=rows % 2,
-    )
+    source = told_source(CAPTIONS)
     net = UNetConfig(patch=2, widths=(8, 16), blocks=(1, 1), embedding=16, attention=(1,), head=8)
     trainer = tiny_trainer(steps=3, source=source, net=net)
     made = Run(tmp_path_factory.mktemp("generate") / "run")
@@ -185,7 +176,7 @@ def test_a_sentence_becomes_a_grid_of_four_and_single_files(run: Path, tmp_path:
     (one,) = told(capsys)["pictures"]
     assert one["revised_prompt"].startswith("strawberry, ") and one["reasons"] and one["seed"] == 3
     assert Image.open(one["grid"]).size[0] > 2 * 16 and len(one["files"]) == 4
-    marked = read_mark(Path(one["files"][2]))
+    marked = receipt_in(Path(one["files"][2]))
     assert marked["ai_made"] and marked["picture"] == 2 and marked["asked"] == "strawbery"
     assert marked["weights"] == fingerprint(load(run)) and marked["model"] == "run"
     assert marked["request"]["prompt"] == one["revised_prompt"] and marked["request"]["style"] == "flat"

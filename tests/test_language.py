@@ -12,14 +12,16 @@ from training import small_source
 from sfumato.core import Cond, Slot
 from sfumato.data import VOCABULARY, encode
 from sfumato.data.text import FEATURES
-from sfumato.denoiser import SlotSpec, UNetConfig
+from sfumato.denoiser import SlotSpec, UNet, UNetConfig
 from sfumato.denoiser.conditions import Conditioner
 from sfumato.denoiser.language import REACH, Language, Pool
+from sfumato.denoiser.tokens import Tokens
 from sfumato.settings import from_dict, to_dict
 from sfumato.tasks import Model, load
 from sfumato.train import Budget, Optimiser, Recipe, Setting, Trainer, pick_recipe
 
 torch.set_num_threads(1)
+TEXT = (SlotSpec("text", "tokens", VOCABULARY, ids=True),)
 
 
 def alive(module: nn.Module) -> nn.Module:
@@ -40,7 +42,7 @@ def language() -> Language:
 
 def read(net: Language, *captions: str) -> list[Tensor]:
     ids, mask = encode(captions)
-    return [row[shown] for row, shown in zip(net(ids, mask), mask, strict=True)]
+    return list(net(ids, mask).split(mask.sum(1).tolist()))
 
 
 def test_captions_of_different_lengths_are_read_as_each_alone() -> None:
@@ -80,8 +82,7 @@ def test_one_telling_word_is_not_thinned_out_by_a_thousand_others() -> None:
     tokens = torch.zeros(1, 1001, 32)
     tokens[0, 700] = torch.linspace(-3, 3, 32)
     alone, among = (
-        pool(tokens[:, 700:701], torch.ones(1, 1, dtype=torch.bool)),
-        pool(tokens, torch.ones(1, 1001, dtype=torch.bool)),
+        pool(Tokens(part[0], torch.zeros(part.shape[1], dtype=torch.int64), 1)) for part in (tokens[:, 700:701], tokens)
     )
     assert torch.allclose(alone, among, rtol=0.02, atol=1e-3)
 
@@ -95,9 +96,36 @@ def test_text_and_its_absence_are_told_apart_and_nothing_is_read_of_an_empty_cap
     ids, mask = encode(["a cat", "a dog"])
     told = Cond({"text": Slot(ids, "tokens", mask)})
     for found in (empty, conditioner(told.null(), x)):
-        assert torch.allclose(found[0], absent[0], atol=1e-6) and bool((found[2].sum(1) == 1).all())
+        assert torch.allclose(found[0], absent[0], atol=1e-6) and bool((found[1].count == 1).all())
     vector = conditioner(told, x)[0]
     assert (vector[0] - vector[1]).abs().max() > 1e-3 and (vector - absent[0]).abs().amax(1).min() > 1e-3
+
+
+def test_tokens_are_padded_in_their_order_and_one_long_caption_does_not_pad_the_others() -> None:
+    sample = torch.tensor([0, 0, 2, *[3] * 500, 4, 0, *range(5, 20)])  # 1 has none; one of 0 comes late
+    tokens = Tokens(torch.arange(1.0, len(sample) + 1).unsqueeze(1), sample, 20)
+    assert tokens.whole.mask.shape == (20, 500) and tokens.count.tolist()[:4] == [3, 0, 1, 500]
+    few, many = tokens.groups
+    assert few.mask.shape == (19, 3) and many.samples.tolist() == [3]
+    for group in (tokens.whole, few, many):
+        for row, mask, k in zip(group.padded(tokens.rows), group.mask, group.samples.tolist(), strict=True):
+            assert row[mask, 0].tolist() == tokens.rows[sample == k, 0].tolist() and not row[~mask].any()
+    even = Tokens(tokens.rows[:8], torch.arange(8), 8)
+    assert even.groups == [even.whole]
+
+
+def test_a_picture_is_the_same_beside_a_long_caption() -> None:
+    net = alive(UNet(UNetConfig(widths=(16, 32), blocks=(1, 1), attention=(1,), embedding=64, head=16, slots=TEXT)))
+    x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    captions = ["a cat", "a dog", "so it is " * 150, "a red apple", "", "an owl", "a boat", "a hat"]
+
+    def drawn(rows: list[int]) -> Tensor:
+        ids, mask = encode([captions[k] for k in rows])
+        return net(x[rows], torch.zeros(len(rows)), Cond({"text": Slot(ids, "tokens", mask)}))
+
+    together = drawn(list(range(8)))
+    for k in range(8):
+        assert torch.allclose(drawn([k])[0], together[k], atol=1e-5)
 
 
 def captioned(captions: list[str]):

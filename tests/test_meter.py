@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sfumato.cli import main, metering
@@ -189,3 +190,36 @@ def test_short_runs_have_no_meter_and_a_damaged_choice_is_told(folder: Path, cap
     (run.path / "chosen.json").write_text("{")
     assert main(["sample", str(run.path), "--out", str(folder / "x.png")]) == 2
     assert "chosen.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_set_of_few_pictures_is_trained_without_a_meter(folder: Path, eager: None, capsys) -> None:
+    for k in range(12, 30):
+        (folder / "data" / f"{k}.png").unlink()
+    assert train(folder, "run", "--steps", "3") == 0
+    assert "no meter: 12 pictures are too few" in capsys.readouterr().err
+    assert (folder / "run" / "report.html").exists() and not (folder / "run" / "meter.jsonl").exists()
+
+
+def test_what_is_wrong_stands_at_the_top_of_the_report(folder: Path, capsys) -> None:
+    data = folder / "data"
+    for k in range(30):
+        place = data / ("rare" if k < 4 else "common")
+        place.mkdir(exist_ok=True)
+        (data / f"{k}.png").rename(place / f"{k}.png")
+    (data / "common" / "torn.png").write_bytes(b"no picture")
+    info = PngInfo()
+    info.add_text("parameters", "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
+    Image.new("L", (8, 8)).save(data / "common" / "made.png", pnginfo=info)
+    assert train(folder, "run", "--steps", "3") == 0
+    page = (folder / "run" / "report.html").read_text()
+    assert page.index("Warnings") < page.index("How good is it?")
+    told = page[page.index("Warnings") : page.index("How good is it?")]
+    for words in (
+        "declare that AI made them",
+        "1 files were left out",
+        "torn.png",
+        "copies them",
+        "20 pictures: rare<",
+    ):
+        assert words in told, told
+    assert "common" not in told.split("20 pictures:")[1]

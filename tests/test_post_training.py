@@ -22,7 +22,7 @@ from sfumato.guide import autoguide
 from sfumato.measure import Kid
 from sfumato.measure.oracles import Mixture
 from sfumato.reverse import DPMpp2M, flow, sample
-from sfumato.tasks.mark import read_mark
+from sfumato.tasks.receipt import receipt_in
 from sfumato.train import Consistency, Run
 
 TINY = ["--set", "net.widths=[8,16]", "--set", "net.blocks=[1,1]", "--set", "net.patch=1", "--set", "net.embedding=32"]
@@ -85,7 +85,7 @@ def test_a_few_step_model_says_how_it_is_sampled(few: Path, tmp_path: Path, caps
         out = tmp_path / "sheet.png"
         assert main(["sample", str(model), "--n", "4", "--class", "3", "--out", str(out), "--json"]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["network_calls"] == 2
-        asked = read_mark(out)["request"]
+        asked = receipt_in(out)["request"]
         assert (asked["solver"], asked["steps"]) == ("consistency", 2)
         x0[model] = sfumato.load(model).generate(n=4).x0
     assert torch.equal(*x0.values())

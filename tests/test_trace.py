@@ -12,7 +12,7 @@ from test_memory import blobs
 
 from sfumato.cli import main
 from sfumato.data.audit.declared import claim
-from sfumato.tasks.mark import read_mark
+from sfumato.tasks.receipt import receipt_in
 
 TINY = ["--size", "16", "--set", "net.widths=[8,16]", "--set", "net.blocks=[1,1]", "--set", "net.embedding=32"]
 
@@ -58,7 +58,7 @@ def test_samples_lead_to_their_run(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = place / "out" / "7-00001.png"
-    told = read_mark(file)
+    told = receipt_in(file)
     assert told["model"] == "run" and told["picture"] == 1 and told["request"]["seed"] == 7
     assert str(place) not in json.dumps(told)  # no path of this machine travels with the picture
     monkeypatch.chdir(place)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import integrate
 from torch import Tensor
+from training import tiny_trainer
 
 from sfumato.core import SfumatoError
 from sfumato.train import EMAConfig, PowerEMA, combine
@@ -155,3 +156,45 @@ def test_combination_does_not_magnify_the_rounding_of_stored_averages() -> None:
 def test_the_default_width_is_tracked_and_needs_no_combination() -> None:
     config = EMAConfig()
     assert min(config.widths) < max(config.widths) and config.width in config.widths
+
+
+def exact_averages(trainer, share=1.0):
+    """The averages of a run as the exact profile over the weights that its updates saw, in float64, and its last step."""
+    seen, before = [], 0
+    for progress in trainer.steps():
+        step = progress.step
+        if step % EMA_EVERY == 0 or step < EMA_EVERY or progress.share >= 1:
+            seen.append((before, step, {k: p.detach().double().clone() for k, p in trainer.weights.items()}))
+            before = step
+    found = []
+    for width in trainer.ema.widths:
+        power = exponent(width) + 1
+        parts = [((b / step) ** power - (a / step) ** power, w) for a, b, w in seen]
+        found.append({k: sum(share * w[k] for share, w in parts) for k in seen[0][2]})
+    return found
+
+
+@pytest.mark.parametrize("steps", [2, 8, 9, 11])
+def test_the_last_steps_of_a_run_are_averaged_too(steps) -> None:
+    trainer = tiny_trainer(steps)
+    for found, average in zip(exact_averages(trainer), trainer.ema.averages, strict=True):
+        for name, value in found.items():
+            torch.testing.assert_close(average[name].double(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_that_ended_between_two_updates_goes_on_as_one_that_did_not(tmp_path) -> None:
+    """Ended at step 9 and begun again for 12: the next update takes in three steps, not four."""
+    ended = tiny_trainer(9)
+    for _ in ended.steps():
+        pass
+    files, state = ended.state()
+    files = {name: {k: v.detach().clone() for k, v in tensors.items()} for name, tensors in files.items()}
+    before = {k: v.clone() for k, v in ended.ema.averages[0].items()}
+    going_on = tiny_trainer(12)
+    going_on.load(files, state)
+    for _ in going_on.steps():
+        pass
+    beta = (1 - 3 / 12) ** (exponent(going_on.ema.widths[0]) + 1)
+    for name, average in going_on.ema.averages[0].items():
+        wanted = beta * before[name] + (1 - beta) * going_on.weights[name].detach()
+        torch.testing.assert_close(average, wanted, rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from training import FLOAT32, TINY, small_source, tiny_recipe, tiny_trainer
 
 from sfumato.core import SfumatoError
 from sfumato.data import Augment
-from sfumato.denoiser import X0, EDMTarget, Eps, Flow, TransformerConfig, V
+from sfumato.denoiser import X0, EDMTarget, Eps, Flow, TransformerConfig, UNetConfig, V
 from sfumato.forward import EDM, VE, RectifiedFlow, SubVP, VPCosine, VPLinear
 from sfumato.train import RECIPES, Budget, Optimiser, Recipe, Setting, SquaredError, Trainer, UniformTimes, pick_recipe
 from sfumato.train.run import validation_losses
@@ -328,6 +328,18 @@ def test_settings_change_the_speed_not_the_result(setting) -> None:
     assert all(p.dtype == torch.float32 for p in other.weights.values())
     if setting.channels_last:
         assert other.weights["net.stem.weight"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pictures_of_one_channel_are_laid_out_as_asked_too() -> None:
+    """Strides of one channel are ambiguous, and a network's first layer decides the layout of all behind it."""
+    net = UNetConfig(patch=1, widths=(8, 16), blocks=(1, 1), embedding=16)
+    trainer = tiny_trainer(1, setting=Setting(None, True), source=SOURCE, net=net)
+    seen: list[bool] = []
+    trainer.denoiser.net.stem.register_forward_hook(
+        lambda _module, _args, y: seen.append(y.is_contiguous(memory_format=torch.channels_last))
+    )
+    run(trainer, 1)
+    assert seen and all(seen)
 
 
 def test_a_size_that_does_not_fit_names_one_that_does() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from sfumato.data import Source
 from sfumato.denoiser import UNetConfig
-from sfumato.train import Budget, EMAConfig, Optimiser, Recipe, Setting, Trainer
+from sfumato.tasks import Model
+from sfumato.train import Budget, EMAConfig, Optimiser, Recipe, Run, Setting, Trainer
 
 torch.set_num_threads(1)
 FLOAT32 = Setting(precision=None, channels_last=False)
@@ -45,3 +48,27 @@ def tiny_trainer(steps: int = 200, setting: Setting = FLOAT32, source: Source | 
     source = source or small_source()
     recipe = tiny_recipe(source, **changes)
     return Trainer(recipe.build(), recipe, source, Budget(steps=steps), setting)
+
+
+def told_source(captions: tuple[str, ...]) -> Source:
+    """Sixteen plain 16x16 pictures in two styles, their captions these in turn."""
+    rows = torch.arange(16)
+    pixels = (rows[:, None, None, None] * torch.tensor([16, 9, 3]) % 256).expand(16, 16, 16, 3)
+    return Source(
+        "things",
+        pixels.to(torch.uint8).numpy(),
+        tuple(f"{k}.png" for k in rows.tolist()),
+        captions=[captions[k % len(captions)] for k in rows.tolist()],
+        styles=("flat", "glossy"),
+        style_labels=rows % 2,
+    )
+
+
+def shaken_model(source: Source, folder: Path, by: float, **changes) -> Model:
+    """The model of a new run folder, untrained, its weights shaken so that everything it is told matters."""
+    recipe, run = tiny_recipe(source, **changes), Run(folder)
+    run.begin(recipe, source, Budget(steps=1), FLOAT32)
+    denoiser, generator = recipe.build().eval().requires_grad_(False), torch.Generator().manual_seed(1)
+    for p in denoiser.parameters():
+        p.data += by * torch.randn(p.shape, generator=generator)
+    return Model(denoiser, recipe.codec(source.codec), run.describe())
