@@ -41,6 +41,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.data_matters imbalance
 	$(BIN)/python -m benchmarks.data_matters clean
 	$(BIN)/python -m benchmarks.data_matters collapse
+	$(BIN)/python -m benchmarks.canvas_oracle
+	$(BIN)/python -m benchmarks.policy
 	$(BIN)/python -m benchmarks.tables
 
 $(STAMP): pyproject.toml constraints.txt

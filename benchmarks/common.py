@@ -8,11 +8,12 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ PACKAGES = (
     "accelerate",
     "ema-pytorch",
     "einops",
+    "opencv-python-headless",
+    "opencv-python",
 )
 
 # mallopt numbers of <malloc.h>
@@ -162,3 +165,18 @@ def matrix_peak(dtype: Any, sizes: Sequence[int] = (1024, 1536, 2048), seconds: 
 def log(text: str) -> None:
     """Progress goes to stderr: stdout carries answers."""
     print(text, file=sys.stderr, flush=True)
+
+
+def sheet_path(name: str, label: str, sheet: str, results: Path | None = None) -> Path:
+    """Where a sheet of pictures beside the results of this name and label is kept."""
+    return (results or RESULTS) / "grids" / label / f"{name}_{sheet}.png"
+
+
+def copy_sheets(name: str, sheets: Iterable[str], results: Path, images: Path) -> None:
+    """Copy the sheets of all models of these results beside the documents."""
+    for label in (read(name, results) or {"models": {}})["models"]:
+        for sheet in sheets:
+            path = sheet_path(name, label, sheet, results)
+            if path.exists():
+                images.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, images / f"{name}_{label}_{sheet}.png")

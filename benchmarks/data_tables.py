@@ -28,10 +28,6 @@ def by_variant(data: Data) -> Runs:
     return found
 
 
-def minutes(runs: list[Data]) -> str:
-    return f"{mean(run['seconds'] for run in runs) / 60:.1f}"
-
-
 def class_mean(runs: list[Data], key: str, rare: bool) -> float:
     """Mean over seeds and over the classes that were cut (or were not)."""
     return mean(facts[key] for run in runs for name, facts in run["classes"].items() if (name in run["rare"]) == rare)
@@ -57,8 +53,8 @@ def imbalance(data: Data) -> str:
     for variant, runs in found.items():
         cells = [f"{class_mean(runs, key, rare):.3f}" for key in ("recall", "precision") for rare in (True, False)]
         shown = {"full": "all classes whole", "none": "cut"}.get(variant, f"cut, `--balance {variant}`")
-        rows.append([shown, *cells, minutes(runs), str(len(runs))])
-    head = ["data", "recall, rare", "recall, frequent", "precision, rare", "precision, frequent", "minutes", "seeds"]
+        rows.append([shown, *cells, str(len(runs))])
+    head = ["data", "recall, rare", "recall, frequent", "precision, rare", "precision, frequent", "seeds"]
     each = {variant: where_rare(runs) for variant, runs in found.items()}
     names = list(dict.fromkeys(name for values in each.values() for name in values))
     cells = [[name, *(f"{v[name]:.3f}" if name in v else "–" for v in each.values())] for name in names]
@@ -75,8 +71,8 @@ def clean(data: Data) -> str:
             f"{mean(r['copies'] for r in runs):.2%}",
             f"{mean(r['near_copied'] for r in runs):.2%}",
         ]
-        rows.append([variant, *cells, minutes(runs), str(len(runs))])
-    head = ["folder", "pictures read", "KID", "copies", "nearest to a duplicated one", "minutes", "seeds"]
+        rows.append([variant, *cells, str(len(runs))])
+    head = ["folder", "pictures read", "KID", "copies", "nearest to a duplicated one", "seeds"]
     text = markdown(head, rows)
     cleaned = by_variant(data).get("cleaned")
     if cleaned:

@@ -12,16 +12,28 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import common, data_tables, memorisation_table, rival_table, text_tables, word_tables
+from benchmarks import (
+    canvas_oracle,
+    canvas_tables,
+    common,
+    data_tables,
+    layouts_tables,
+    memorisation_table,
+    rival_table,
+    text_tables,
+    word_tables,
+)
 
 DOCS = tuple(
-    Path(__file__).parent.parent / "docs" / name for name in ("benchmarks.md", "text-to-picture.md", "words.md")
+    Path(__file__).parent.parent / "docs" / name
+    for name in ("benchmarks.md", "text-to-picture.md", "words.md", "editing.md", "layouts.md", "guide.md")
 )
 Data = dict[str, Any]
 PEERS = ("diffusers-recipe", "ddp-defaults", "diffusers-fair")
 MAIN_BUDGET = 480.0
 CHOOSING = 10  # seeds from here on are for ablation and tuning, and do not enter what is claimed
 PICTURE = "quality_per_minute.png"
+COMMANDS = {**data_tables.COMMANDS, "canvas": "canvas PART --run RUN --source SOURCE", "layouts": "layouts --run RUN"}
 
 
 def rows_to_markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -248,6 +260,9 @@ TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {
     **rival_table.TABLES,
     **text_tables.TABLES,
     **word_tables.TABLES,
+    **canvas_tables.TABLES,
+    **layouts_tables.TABLES,
+    canvas_oracle.NAME: (canvas_oracle.NAME, canvas_oracle.table),
     "planted_faults": ("planted_faults", planted_faults),
     "audit_speed": ("planted_faults", audit_speed),
 }
@@ -260,7 +275,7 @@ def render(name: str, results: Path) -> str:
     file, make = TABLES[name]
     data = common.read(file, results)
     if data is None:
-        return f"_Not measured yet: `python -m benchmarks.{data_tables.COMMANDS.get(file, file)}`._"
+        return f"_Not measured yet: `python -m benchmarks.{COMMANDS.get(file, file)}`._"
     text = make(data)
     # one line of provenance per results file, under the first of its tables
     first = next(other for other, (source, _) in TABLES.items() if source == file)
@@ -309,6 +324,8 @@ def main() -> None:
     data_tables.pictures(args.results, images)
     text_tables.pictures(args.results, images)
     word_tables.pictures(args.results, images)
+    for sheets in (canvas_tables, layouts_tables):
+        common.copy_sheets(sheets.NAME, sheets.SHEETS, args.results, images)
     for doc in args.docs:
         doc.write_text(fill(doc.read_text(), args.results))
         print(doc)

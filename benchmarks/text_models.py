@@ -96,7 +96,7 @@ def hash_of(value: Any) -> str:
 
 
 def _bytes(p: Tensor) -> bytes:
-    return p.detach().contiguous().view(torch.uint8).numpy().tobytes()
+    return p.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def open_model(path: Path, options: dict[str, Any]) -> Drawer:
