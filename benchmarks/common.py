@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+FEATURES = Path(__file__).parent / "features"  # extractors that are kept: a table is measured with one instrument
 PACKAGES = (
     "torch",
     "numpy",

@@ -313,7 +313,7 @@ def main() -> None:
     keep_large_blocks()
     make, variants, seeds = EXPERIMENTS[args.experiment]
     full, test = open_source("fashion-mnist", SIZE), open_source("fashion-mnist/test", SIZE)
-    lab = Lab(args.work, args.steps, args.n, full, test, features_for(full))
+    lab = Lab(args.work, args.steps, args.n, full, test, features_for(full, common.FEATURES))
     name = f"data_{args.experiment}"
     data = common.read(name, args.results) or common.envelope(runs=[], commands=[])
     data["commands"] = [*data["commands"], common.command()]

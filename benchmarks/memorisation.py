@@ -61,7 +61,7 @@ def run_one(order: dict[str, Any]) -> dict[str, Any]:
     recipe = dataclasses.replace(Recipe(net=NET, seed=order["seed"]), batch=32)
     recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, decay=0.0)).fit_to(source)
     trainer = Trainer(recipe.build(), recipe, source, Budget(steps=order["steps"]), Setting(torch.bfloat16, True))
-    features = features_for(open_source(order["set"], size=SIZE))
+    features = features_for(open_source(order["set"], size=SIZE), common.FEATURES)
     meter = Meter(source, features)
     model = Model(trainer.denoiser, recipe.codec(source.codec), {"classes": [], "captions": [], "codec": {}})
     wanted, readings, judged = steps_of(order["steps"]), [], []

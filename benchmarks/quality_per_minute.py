@@ -39,7 +39,7 @@ def quality(x, n: int) -> dict[str, float]:
     from sfumato.measure.features import features_for
     from sfumato.measure.metrics import frechet_distance, kid, precision_recall
 
-    features = features_for(open_source("fashion-mnist", size=32))
+    features = features_for(open_source("fashion-mnist", size=32), common.FEATURES)
     test = open_source("fashion-mnist/test", size=32)
     real = features(test.batch(torch.arange(len(test))).x0)
     fake = features(x[:n])

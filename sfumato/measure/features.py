@@ -250,11 +250,12 @@ def keep(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
         os.replace(Path(folder) / "facts", path.with_suffix(".json"))
 
 
-def features_for(source: Any) -> Features:
-    """The extractor of this source: from the cache, or trained now (about a CPU-minute for 60,000 pictures at 32x32).
+def features_for(source: Any, folder: Path | None = None) -> Features:
+    """The extractor of this source: as it was kept, or trained now (about a CPU-minute for 60,000 pictures at 32x32).
 
-    source: what `sfumato.data.open` returns. The same source gives the same extractor, and the name tells its kind,
-    source, size and version. Raises SfumatoError when the source has fewer than `LEAST` training pictures.
+    source: what `sfumato.data.open` returns; folder: where extractors are kept, the cache when None. The name tells kind,
+    source, size and version. Two trainings, on two machines say, are two instruments: numbers that are to be compared come
+    from one that was kept. Raises SfumatoError when the source has fewer than `LEAST` training pictures.
     """
     if len(source.train_index) < LEAST:
         raise SfumatoError(
@@ -264,7 +265,7 @@ def features_for(source: Any) -> Features:
     kind = "turns" if _labels(source) is None else "classifier"
     size = str(spec[1]) if spec[1] == spec[2] else f"{spec[1]}x{spec[2]}"
     name = f"{kind}-{slug(source.name)}-{size}-{VERSION}"
-    path = cache_folder() / f"{name}-{seen}.safetensors"
+    path = (folder or cache_folder()) / f"{name}-{seen}.safetensors"
     kept = recall(path, lambda facts: _build(*spec, outputs=facts["outputs"]))
     if kept is None:
         started = time.process_time()
