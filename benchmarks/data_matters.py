@@ -34,9 +34,8 @@ from sfumato.data import open as open_source
 from sfumato.data.balance import Balance, parse
 from sfumato.denoiser import UNetConfig
 from sfumato.measure import Features, features_for, kid, nearest, precision_recall
-from sfumato.measure.features import bf16_pays
 from sfumato.tasks import Model, Request, generate, load
-from sfumato.train import Budget, Run, Setting, Trainer, fit, keep_large_blocks, pick_recipe, resume
+from sfumato.train import Budget, Run, Setting, Trainer, bf16_pays, fit, keep_large_blocks, pick_recipe, resume
 
 SIZE = 16
 NET = UNetConfig(widths=(32, 64, 128), blocks=(1, 1, 1))

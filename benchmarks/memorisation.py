@@ -28,7 +28,7 @@ from sfumato.measure.intervals import student
 from sfumato.measure.meter import SEED, Meter, N, best, onset
 from sfumato.measure.metrics import kid
 from sfumato.tasks import Model, Request, generate
-from sfumato.train import Budget, Recipe, Setting, Trainer, averaged_weights, keep_large_blocks
+from sfumato.train import Budget, Recipe, Setting, Trainer, averaged_weights, bf16_pays, keep_large_blocks
 
 NAME = "memorisation"
 SIZE = 16
@@ -60,7 +60,8 @@ def run_one(order: dict[str, Any]) -> dict[str, Any]:
     source, others = pick(order["set"], order["n"], order["seed"])
     recipe = dataclasses.replace(Recipe(net=NET, seed=order["seed"]), batch=32)
     recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, decay=0.0)).fit_to(source)
-    trainer = Trainer(recipe.build(), recipe, source, Budget(steps=order["steps"]), Setting(torch.bfloat16, True))
+    setting = Setting(torch.bfloat16 if bf16_pays() else None, channels_last=True)
+    trainer = Trainer(recipe.build(), recipe, source, Budget(steps=order["steps"]), setting)
     features = features_for(open_source(order["set"], size=SIZE), common.FEATURES)
     meter = Meter(source, features)
     model = Model(trainer.denoiser, recipe.codec(source.codec), {"classes": [], "captions": [], "codec": {}})

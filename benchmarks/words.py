@@ -22,11 +22,10 @@ from sfumato.core import Cond, Noise, SfumatoError, Slot
 from sfumato.data import Source, encode, words
 from sfumato.guide import bind, cfg, with_guides
 from sfumato.measure import grid_image, reader
-from sfumato.measure.features import bf16_pays
 from sfumato.measure.intervals import wilson
 from sfumato.reverse import pick_grid, pick_solver, sample
 from sfumato.tasks import Model, load
-from sfumato.train import Budget, Run, Setting, Trainer, fit, keep_large_blocks, pick_recipe, resume
+from sfumato.train import Budget, Run, Setting, Trainer, bf16_pays, fit, keep_large_blocks, pick_recipe, resume
 
 NAME = "words"
 VARIANTS = ("spelled", "words")  # text in quotation marks by character, or read like every other word

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from sfumato.denoiser import Transformer, TransformerConfig, UNet, UNetConfig
+from sfumato.train import muon
 from sfumato.train.muon import Muon, hidden, orthogonalise
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", [(24, 24), (16, 144), (96, 20)])
-def test_the_update_is_roughly_the_orthogonal_factor(shape) -> None:
+def test_the_update_is_roughly_the_orthogonal_factor(shape, half, monkeypatch) -> None:
+    monkeypatch.setattr(muon, "bf16_pays", lambda: half)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     found = orthogonalise(matrix)
@@ -21,6 +24,17 @@ def test_the_update_is_roughly_the_orthogonal_factor(shape) -> None:
     core = core[strong][:, strong]
     assert (core - core.diag().diag()).abs().max() < 0.15
     assert 0.15 < core.diag().min() and 0.9 < core.diag().mean() < 1.5 and core.diag().max() < 2.0
+
+
+def test_products_are_in_half_precision_only_where_it_pays(monkeypatch) -> None:
+    matrix = torch.randn(16, 40, generator=torch.Generator().manual_seed(3))
+    found = {}
+    for half in (False, True):
+        monkeypatch.setattr(muon, "bf16_pays", lambda half=half: half)
+        found[half] = orthogonalise(matrix)
+    rounded = found[False].bfloat16().float()
+    assert 1e-4 < (found[True] - found[False]).abs().max() < 0.05  # the same update, coarsely
+    assert (rounded - found[False]).abs().max() > 0  # float32 all the way: not numbers of bfloat16
 
 
 def test_scale_does_not_matter_and_zero_stays_zero() -> None:

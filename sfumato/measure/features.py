@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sfumato.core import SfumatoError
 from sfumato.data import files
 from sfumato.measure import pretext
+from sfumato.train import bf16_pays
 
 VERSION = "v1"
 WIDTH = 128  # dimensions of a feature
@@ -146,11 +147,6 @@ def thinned(index: Tensor, most: int) -> Tensor:
 
 def as_floats(pictures: Tensor) -> Tensor:
     return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def bf16_pays() -> bool:
-    """Whether torch reports processor instructions for bfloat16 products (a fact, not a timing: it never varies)."""
-    return any(getattr(torch.cpu, f"_is_{what}_supported", bool)() for what in ("avx512_bf16", "amx_tile"))
 
 
 @torch.enable_grad()

@@ -23,6 +23,7 @@ from sfumato.core import Noise, SfumatoError
 from sfumato.data import Source, text
 from sfumato.measure import features as shared
 from sfumato.measure.intervals import Interval, wilson
+from sfumato.train import bf16_pays
 
 VERSION = "v1"
 SEED = 20_210_105
@@ -288,7 +289,7 @@ def _train(net: Net, source: Source, rows: Tensor, target: Tensor, texts: Texts,
         own = target[here]
         chosen = torch.cat([own, torch.randperm(texts.count, generator=generator)[:TEXTS]]).unique()
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=shared.bf16_pays()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
             shown, style = net.pictures(x.contiguous(memory_format=torch.channels_last))
         said = net.texts(_dropped(_some(texts, chosen), generator))
         logits = net.scale.exp().clamp_max(100) * shown @ said.T

@@ -5,7 +5,7 @@ from sfumato.train.card import write_card
 from sfumato.train.ema import EMAConfig, PowerEMA, combine
 from sfumato.train.finite import Diverged
 from sfumato.train.loop import Budget, Progress, Trainer, load_weights
-from sfumato.train.machine import Setting, keep_large_blocks, probe
+from sfumato.train.machine import Setting, bf16_pays, keep_large_blocks, probe
 from sfumato.train.objective import Consistency, CrossEntropy, MinSNR, Objective, SquaredError, Taught
 from sfumato.train.plan import Plan, make_plan
 from sfumato.train.recipe import CONDITIONS, Optimiser, Recipe
@@ -38,6 +38,7 @@ __all__ = [
     "Trainer",
     "UniformTimes",
     "averaged_weights",
+    "bf16_pays",
     "combine",
     "continued",
     "fit",

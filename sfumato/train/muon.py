@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from sfumato.train.machine import bf16_pays
+
 # Odd polynomials a x + b x^3 + c x^5 that drive singular values to 1, the best five in a row (Amsel et al. 2025,
 # "The Polar Express"); three of them are enough here, where the update need only be roughly orthogonal.
 POLYNOMIALS = (
@@ -17,12 +19,12 @@ POLYNOMIALS = (
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Roughly U V^T of a matrix U S V^T [m, n], by bf16 products; zero stays zero."""
-    x = matrix.bfloat16()
+    """Roughly U V^T of a matrix U S V^T [m, n], by bf16 products where they are fast, else float32; zero stays zero."""
+    x = matrix.to(torch.bfloat16 if matrix.device.type != "cpu" or bf16_pays() else torch.float32)
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
-    x = x / (x.float().norm() * 1.01 + 1e-12).bfloat16()
+    x = x / (x.float().norm() * 1.01 + 1e-12).to(x.dtype)
     for a, b, c in POLYNOMIALS:
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
