@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -122,6 +123,43 @@ def child(module: str, arguments: Sequence[str], timeout: float | None = None) -
         tail = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise ChildError(f"{module} {' '.join(arguments)} ended with {done.returncode}:\n{tail}")
     return json.loads(lines[-1])
+
+
+def watched(module: str, arguments: Sequence[str], every: float = 0.2) -> tuple[Any, float]:
+    """`child`, and the greatest memory in MB of it and its own children together, looked at `every` seconds.
+
+    Linux's proportional set sizes: a page that several of them share is counted once.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    with tempfile.TemporaryFile("w+") as out:
+        running = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=out)
+        peak = 0.0
+        while running.poll() is None:
+            peak = max(peak, sum(_memory(pid) for pid in _family(running.pid)))
+            time.sleep(every)
+        out.seek(0)
+        lines = out.read().strip().splitlines()
+    if running.returncode or not lines:
+        raise ChildError(f"{module} {' '.join(arguments)} ended with {running.returncode}")
+    return json.loads(lines[-1]), peak
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(one for child in children for one in _family(int(child)))]
+
+
+def _memory(pid: int) -> float:
+    """Proportional set size in MB; 0 for a process that has just ended."""
+    try:
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Pss:")) / 1024
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

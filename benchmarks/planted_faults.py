@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -181,14 +180,13 @@ def fill(folder: Path, n: int, large: bool) -> None:
 
 
 def measure(folder: str) -> None:
-    """In a process of its own: audit one folder and print seconds and the greatest memory in MB."""
+    """In a process of its own: audit one folder and print seconds."""
     from sfumato.data.audit import audit
 
     start = time.perf_counter()
     images = audit(folder).images
     spent = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"pictures": images, "seconds": spent, "per_second": images / spent, "peak_mb": peak}))
+    print(json.dumps({"pictures": images, "seconds": spent, "per_second": images / spent}))
 
 
 def speed(sizes: list[int], large: int) -> dict[str, Any]:
@@ -197,7 +195,8 @@ def speed(sizes: list[int], large: int) -> dict[str, Any]:
     for n, big in [*((n, False) for n in sizes), (large, True)]:
         with tempfile.TemporaryDirectory() as scratch:
             fill(Path(scratch), n, big)
-            found["large" if big else "small"].append(common.child("benchmarks.planted_faults", ["--measure", scratch]))
+            answer, peak = common.watched("benchmarks.planted_faults", ["--measure", scratch])
+            found["large" if big else "small"].append({**answer, "peak_mb": peak})
             common.log(f"{n} {'large' if big else 'small'}: {found['large' if big else 'small'][-1]}")
     return found
 

@@ -242,7 +242,7 @@ def audit_speed(data: Data) -> str:
         for what, key in sizes
         for run in data["speed"][key]
     ]
-    return rows_to_markdown(["pictures", "number", "per second", "greatest memory of the process"], rows)
+    return rows_to_markdown(["pictures", "number", "per second", "greatest memory, all processes"], rows)
 
 
 TABLES: dict[str, tuple[str, Callable[[Data], str]]] = {

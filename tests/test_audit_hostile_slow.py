@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_audit_hostile import chunk, frame_size, header, many_passes, png, saved, zeros
+from test_audit_hostile import GROWN, chunk, frame_size, header, many_passes, png, saved, zeros
 
 import sfumato.data as data
 from sfumato.core import SfumatoError
@@ -22,20 +22,20 @@ from sfumato.data.audit import audit
 
 pytestmark = pytest.mark.slow
 
-CHILD = """
-import json, os, resource, sys
-from sfumato.data.audit import audit
-size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+CHILD = (
+    GROWN
+    + """
 if len(sys.argv) > 2:  # give up all rights, once everything is imported
     audit(sys.argv[2])
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-before = size()
+before = size(resource.RUSAGE_SELF)
 found = audit(sys.argv[1])
 bad = {name: f.evidence for f in found.findings if f.kind == "corrupt" for name in f.files}
-print(json.dumps({"images": found.images, "bad": bad, "grown": size() - before}))
+print(json.dumps({"images": found.images, "bad": bad, "grown": grown()}))
 """
+)
 
 
 def child(folder: Path | str, seconds: float, warm: Path | None = None) -> dict:

@@ -69,33 +69,33 @@ def warp(x: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _columns(second: Tensor) -> tuple[Tensor, Tensor]:
-    """What a step is made of [P, 8, S * S]: six slopes, a place for what is seen, ones; and what holds it back [P, 8, 8]."""
+    """What a step is made of [P, 9, S * S]: six slopes, a place for what is seen, ones, the goal; and what holds it back
+    [P, 8, 8]."""
     side = second.shape[-1]
     pad = F.pad(second, (1, 1, 1, 1), mode="replicate")
     across, down = pad[:, :, 1:-1, 2:] - pad[:, :, 1:-1, :-2], pad[:, :, 2:, 1:-1] - pad[:, :, :-2, 1:-1]
     grid = _grid(side) * (side / 4)  # per unit of -1 ... 1
-    columns = torch.empty(len(second), 8, side * side)
+    columns = torch.empty(len(second), 9, side * side)
+    torch.mul(across.flatten(2), grid, out=columns[:, :3])
+    torch.mul(down.flatten(2), grid, out=columns[:, 3:6])
     columns[:, 7] = 1.0
-    columns[:, :3] = across.flatten(2) * grid
-    columns[:, 3:6] = down.flatten(2) * grid
+    columns[:, 8] = second.flatten(1)
     # held back where the picture is flat and says nothing of its place
     hold = torch.full((len(second), 8), 1e-2)
     hold[:, :6] = (second.flatten(1).var(1, keepdim=True) + 1.0) * side * side * HOLD
     return columns, torch.diag_embed(hold)
 
 
-def _step(
-    columns: Tensor, hold: Tensor, seen: Tensor, inside: Tensor, goal: Tensor, affine: Tensor
-) -> tuple[Tensor, Tensor]:
+def _step(columns: Tensor, hold: Tensor, seen: Tensor, inside: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
     """One Gauss-Newton step of affine so that goal = gain * first(affine(place)) + offset; and its answer [P, 8, 1].
 
     With the slope s of the second picture, gain * first(affine(place + d)) is gain * first(affine(place)) + s . d for a
     small affine move d(place): linear in (d, gain, offset), eight unknowns (Lucas and Kanade 1981; Baker and Matthews
-    2004). `seen`: first(affine(place)) [P, 1, S, S]; `inside`: the places that count [P, S * S].
+    2004). `seen`: first(affine(place)) [P, 1, S, S]; `inside`: 1 at the places that count, else 0 [P, S * S].
     """
     columns[:, 6] = seen.flatten(1)
-    weighed = columns * inside[:, None]
-    answer = torch.linalg.solve(weighed @ columns.transpose(1, 2) + hold, weighed @ goal)
+    sums = (columns[:, :8] * inside[:, None]) @ columns.transpose(1, 2)  # one product: those with a vector are slow
+    answer = torch.linalg.solve(sums[:, :, :8] + hold, sums[:, :, 8:])
     move = torch.eye(3).repeat(len(affine), 1, 1)
     move[:, :2] += answer[:, :6, 0].reshape(-1, 2, 3).clamp(-0.12, 0.12)
     return affine @ move, answer
@@ -116,24 +116,26 @@ def register(
         if k:
             seen, _ = warp(first[kept], affine)
         else:
-            (columns, hold), goal = _columns(second), second.flatten(1)[:, :, None]
+            columns, hold = _columns(second)
         inside = _inner(_within(affine, side, 1 - 1.5 / side), side)  # blurred from one side only at the rim of either
-        affine, answer = _step(columns, hold, seen, inside, goal, affine)
-        left = (goal - columns.transpose(1, 2) @ answer)[:, :, 0].abs() * inside
+        affine, answer = _step(columns, hold, seen, inside, affine)
+        told = (answer.transpose(1, 2) @ columns[:, :8])[:, 0]
+        left = (columns[:, 8] - told).abs() * inside
         left = left.amax(1) - left.mean(1)
         good = left <= limit
         kept, affine, left = kept[good], affine[good], left[good]
-        columns, hold, goal = columns[good], hold[good], goal[good]
+        columns, hold = columns[good], hold[good]
     return kept, affine, left
 
 
 def fine(first: Tensor, second: Tensor, affine: Tensor) -> Tensor:
     """A registration made exact at full size, from one that is near."""
     for sigma, n in FINE:
-        a, b = blur(first, sigma), blur(second, sigma)
-        columns, hold = _columns(b)
+        a = blur(first, sigma)
+        columns, hold = _columns(blur(second, sigma))
         for _ in range(n):
-            affine, _ = _step(columns, hold, *warp(a, affine), b.flatten(1)[:, :, None], affine)
+            seen, inside = warp(a, affine)
+            affine, _ = _step(columns, hold, seen, inside.float(), affine)
     return affine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from sfumato.data.audit.table import Column, Table
 FLAT = 4.0  # levels: a picture with less contrast than this shows nothing to compare
 NEAREST, LOOSE = 32, 0.82  # first search: neighbours kept per picture, least correlation of 8x8 pictures
 KEPT, TIGHT = 12, 0.86  # second search: the same, of 16x16 pictures over all parts
-LEFT = (60.0, 34.0, 22.0)  # third: levels that each step of registration may leave at a place, beyond the mean
+LEFT = (60.0, 34.0, 25.0)  # third: levels that each step of registration may leave at a place, beyond the mean
 CELL, PROBED = 512, 12  # first search: pictures per cell, about; cells with the nearest centres that are searched
 BLOCK, ASKING = 256, 512  # pictures worked on at a time: what fits a cache; what asks the index at once
 # parts of a picture that are looked for in the others: scale and shift across, scale and shift down
@@ -32,6 +33,7 @@ PARTS = (
     ((1.08, 0.0), (1.08, 0.0)),  # the whole, about, for one that is a part itself
 )
 FEW = 4  # of them are used in the first search
+TRIED, STEPS = 5, 2  # of them are registered, by so many steps, where one registration was not enough
 HALF = np.dtype([("half", "u1", (16, 16))])
 
 
@@ -68,7 +70,7 @@ def _read(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Column, _Index
 
     def read(i: int) -> None:
         grey = torch.from_numpy(thumbs[rows[i : i + BLOCK]])[:, None].float()
-        half = align.blur(F.avg_pool2d(grey, 2), 0.7)
+        half = _half(grey)
         block = np.empty(len(half), HALF)
         block["half"] = half[:, 0].round().to(torch.uint8).numpy()
         halves[i] = block
@@ -76,6 +78,29 @@ def _read(thumbs: Column | np.ndarray, rows: np.ndarray) -> tuple[Column, _Index
 
     on_every_core(read, range(0, len(rows), BLOCK))
     return halves.column("half"), _Index(low)
+
+
+def again(first: Tensor, second: Tensor) -> Tensor:
+    """Another start for pairs of thumbnails float [P, 1, 32, 32] that one registration did not lay on each other.
+
+    A registration ends in the nearest valley, and the part of a picture that is most like another is not always the right
+    one: the TRIED parts that are most like are registered, and the one that leaves least is taken. Affine [P, 2, 3].
+    """
+    (small, seen), guesses = (_half(x) for x in (first, second)), _guesses(len(PARTS))
+    looks = _looks(small, guesses)
+    like = (_unit(looks) * _unit(seen)).sum(-1)
+    which = like.topk(TRIED).indices.flatten()
+    pair = torch.arange(len(first)).repeat_interleave(TRIED)
+    _, affine, left = align.register(
+        looks[pair, which][:, None], small[pair], seen[pair], guesses[which], (math.inf,) * STEPS
+    )
+    best = left.reshape(-1, TRIED).argmin(1)
+    return affine.reshape(-1, TRIED, 2, 3)[torch.arange(len(first)), best]
+
+
+def _half(grey: Tensor) -> Tensor:
+    """Thumbnails at half the size."""
+    return align.blur(F.avg_pool2d(grey, 2), 0.7)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from hashlib import blake2b
 from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
+
+try:
+    import fcntl
+except ImportError:  # Windows: no processes of our own there
+    fcntl = None
 
 from sfumato.data.audit.declared import Claim, claim
 from sfumato.data.audit.sharpness import sharpness
@@ -41,7 +47,25 @@ ROW = np.dtype(
 )
 PICTURE = np.dtype([("thumb", "u1", (32, 32)), ("colour", "u1", (16, 16, 3))])
 
-_big = Lock()  # pictures over WORK_PIXELS are decoded one at a time, so that threads do not add up their memory
+
+class _OneAtATime:
+    """Held by one thread of one process; a process that is ended lets go of it."""
+
+    def __init__(self) -> None:
+        self._threads, self._file = Lock(), os.memfd_create("sfumato-big") if hasattr(os, "memfd_create") else None
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._threads.release()
+
+
+_big = _OneAtATime()  # for pictures over WORK_PIXELS, so that their memory does not add up
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.data.audit import align, pictures
-from sfumato.data.audit.candidates import candidates
+from sfumato.data.audit.candidates import again, candidates
 from sfumato.data.audit.sharpness import detail
 from sfumato.data.audit.table import Column
 
@@ -20,6 +20,7 @@ BLOCK = 256  # pairs worked on at a time: what fits a cache
 SHAPE, COLOUR = 0.25, 14.0
 DETAIL, DETAIL_PER_MEAN = 7.0, 1.0  # a changed detail stands out from the difference that is everywhere
 MOVED, OVERLAP, GAIN = 0.15, 0.66, 1.2
+NEARLY = 1.75  # a distance at which another registration may still find the same picture
 GREY_SHARE, GREY_GAIN = 0.5, 1.06  # of the limits, where one picture has no colour and colour proves nothing
 
 
@@ -81,16 +82,20 @@ def _verify(
     if not len(first):
         return []
     a, b = (torch.from_numpy(thumbs[where[x.numpy()]])[:, None].float() for x in (first, second))
-    tints = (torch.from_numpy(colours[where[x.numpy()]]).permute(0, 3, 1, 2).float() for x in (first, second))
+    c, d = (torch.from_numpy(colours[where[x.numpy()]]).permute(0, 3, 1, 2).float() for x in (first, second))
+    pairs, nearly = _laid(first, second, (a, b, c, d), guess)
+    if len(nearly):
+        first, second = first[nearly], second[nearly]
+        pairs += _laid(first, second, tuple(x[nearly] for x in (a, b, c, d)), again(a[nearly], b[nearly]))[0]
+    return pairs
+
+
+def _laid(first: Tensor, second: Tensor, shown: tuple[Tensor, ...], guess: Tensor) -> tuple[list[_Pair], Tensor]:
+    """Those that match, registered from a guess; and the places of those that come near to it."""
+    a, b, *tints = shown
     match = align.compare(a, b, tuple(tints), align.fine(a, b, guess))
-    distance = torch.stack(
-        [match.shape / SHAPE, match.detail / (DETAIL + DETAIL_PER_MEAN * match.mean), match.colour / COLOUR]
-    ).amax(0)
-    mixed = match.grey[:, 0] != match.grey[:, 1]
-    gain = torch.maximum(match.gain, 1 / match.gain.clamp_min(1e-6))
-    alike = (distance <= torch.where(mixed, GREY_SHARE, 1.0)) & (gain <= torch.where(mixed, GREY_GAIN, GAIN))
-    alike &= (match.moved <= MOVED) & (match.overlap >= OVERLAP)
-    return [
+    distance, alike = _judge(match)
+    pairs = [
         _Pair(
             (int(first[k]), int(second[k])),
             float(distance[k]),
@@ -99,6 +104,18 @@ def _verify(
         )
         for k in alike.nonzero()[:, 0].tolist()
     ]
+    return pairs, (~alike & (distance <= NEARLY)).nonzero()[:, 0]
+
+
+def _judge(match: align.Match) -> tuple[Tensor, Tensor]:
+    """Distance (0 the same, 1 at the limit) and whether the two show the same, [P] each."""
+    distance = torch.stack(
+        [match.shape / SHAPE, match.detail / (DETAIL + DETAIL_PER_MEAN * match.mean), match.colour / COLOUR]
+    ).amax(0)
+    mixed = match.grey[:, 0] != match.grey[:, 1]
+    gain = torch.maximum(match.gain, 1 / match.gain.clamp_min(1e-6))
+    alike = (distance <= torch.where(mixed, GREY_SHARE, 1.0)) & (gain <= torch.where(mixed, GREY_GAIN, GAIN))
+    return distance, alike & (match.moved <= MOVED) & (match.overlap >= OVERLAP)
 
 
 def _told(match: align.Match, k: int) -> str:

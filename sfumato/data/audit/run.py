@@ -18,7 +18,7 @@ from sfumato.data.audit.listing import Listing, open_listing
 from sfumato.data.audit.look import PICTURE, ROW, Look, look
 from sfumato.data.audit.near import near_duplicates
 from sfumato.data.audit.outliers import outliers
-from sfumato.data.audit.pool import each
+from sfumato.data.audit.pool import each_apart
 from sfumato.data.audit.sharpness import detail, spread
 from sfumato.data.audit.table import Column, Table
 from sfumato.data.order import split
@@ -71,9 +71,10 @@ def scan(listing: Listing, progress: Progress) -> tuple[np.ndarray, Table, dict[
             return Look(reason=f"cannot be read ({type(error).__name__})")
 
     late = Look(reason=f"not decoded within {SECONDS:.0f} seconds")
+    crashed = Look(reason="its decoder crashed, or took all memory")
     with warnings.catch_warnings():  # Pillow warns of large or oddly tagged files; what matters becomes a reason
         warnings.simplefilter("ignore")
-        for done, (row, seen) in enumerate(each(total, work, os.cpu_count() or 1, SECONDS, late), 1):
+        for done, (row, seen) in enumerate(each_apart(total, work, os.cpu_count() or 1, SECONDS, late, crashed), 1):
             if seen.row is None:
                 reasons[row] = seen.reason
             else:
