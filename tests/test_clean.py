@@ -365,3 +365,13 @@ def test_the_command(pets: Path, tmp_path: Path, capsys) -> None:
     assert main(["clean", str(pets), "--out", str(out), "--undo"]) == 2
     assert main(["clean", "digits", "--out", str(tmp_path / "d")]) == 2
     assert not (tmp_path / "d").exists()
+
+
+def test_what_was_drawn_to_the_pictures_is_told_to_stay_behind(pets: Path, tmp_path: Path, capsys) -> None:
+    (pets / "masks" / "a").mkdir(parents=True)
+    Image.new("L", (64, 64), 255).save(pets / "masks" / "a" / "1.png")
+    assert main(["clean", str(pets), "--out", str(tmp_path / "clean"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["not_taken"] == ["masks"]
+    assert sum(line.startswith("masks: ") and "copy what you need" in line for line in said.err.splitlines()) == 1
+    assert not (tmp_path / "clean" / "masks").exists()

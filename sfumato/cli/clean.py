@@ -47,6 +47,8 @@ def clean(options: argparse.Namespace) -> dict[str, Any]:
         say(f"not done: {shown(advice)}")
     for name, reason in (told["left_out"] | told["not_converted"]).items():
         say(f"{shown(name)}: {reason}")
+    for what in told.get("not_taken", ()):
+        say(f"{what}: drawn to the pictures, and not in the cleaned set; copy what you need to {shown(out)}")
     if told["linked"]:
         say("the files are hard links: an edit in the cleaned set changes the source too")
     say(f"{told['pictures']:,} pictures in {shown(out)}; the plan, to read or edit: {shown(plan_path(out))}")
@@ -65,5 +67,6 @@ def _summary(out: Path, told: dict[str, Any]) -> dict[str, Any]:
         "rows_dropped": told["rows_dropped"],
         "left_out": told["left_out"],
         "not_converted": told["not_converted"],
+        "not_taken": list(told.get("not_taken", ())),
         "linked": told["linked"],
     }

@@ -230,6 +230,7 @@ class _Work:
             "left_out": self.lost,
             "not_converted": self.failed,
             "rows_dropped": dropped,
+            "not_taken": origin.beside,
             "made": sorted(self.made),
             "files": dict(sorted(files.items())),
             "quarantine": {n: self.hashes[n] for n in sorted(self.quarantined)},

@@ -13,7 +13,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.metadata import read_tables
 from sfumato.data.picture import Unusable
 from sfumato.data.readers import folder
-from sfumato.data.records import SUFFIXES, Records, ending_of, expand, open_records, shown
+from sfumato.data.records import OWN, SUFFIXES, Records, ending_of, expand, open_records, shown
 
 Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
 
@@ -22,7 +22,8 @@ Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
 class Origin:
     """A source: `targets` maps a picture's row to its name in the cleaned set, `tables` metadata files to their bytes.
 
-    `stamps` holds size and time of every file that was seen; the `fingerprint` is a hash of them.
+    `stamps` holds size and time of every file that was seen; the `fingerprint` is a hash of them. `beside`: folders of what
+    was drawn to the pictures, which a cleaned set does not hold.
     """
 
     where: str
@@ -30,6 +31,7 @@ class Origin:
     targets: list[str]
     tables: dict[str, bytes]
     stamps: dict[str, Stamp] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +64,8 @@ def look(source: str | os.PathLike[str]) -> Origin:
             path, path.resolve().name, found.names, read_tables(path, found.tables), found.skipped
         )
         stamps = {name: stamp(path / name) for name in found.names + found.tables}
-        return Origin(where, records, found.names, {t: (path / t).read_bytes() for t in found.tables}, stamps)
+        beside = tuple(sorted(OWN[control][1] for control in found.own))
+        return Origin(where, records, found.names, {t: (path / t).read_bytes() for t in found.tables}, stamps, beside)
     records = open_records(source)
     shards = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else expand(os.fspath(source)) or [path]
     stamps = {os.path.relpath(p, path.parent): stamp(p) for p in shards}
@@ -71,7 +74,8 @@ def look(source: str | os.PathLike[str]) -> Origin:
     twice, times = Counter(targets).most_common(1)[0]
     if times > 1:
         raise SfumatoError(f"two pictures of {shown(where)} would both be called {shown(twice)}; name them apart")
-    return Origin(where, records, targets, _told(records, targets), stamps)
+    beside = tuple(sorted(f"KEY.{OWN[control][0]}" for control in records.own))
+    return Origin(where, records, targets, _told(records, targets), stamps, beside)
 
 
 def _target(records: Records, row: int) -> str:
