@@ -23,6 +23,7 @@ from benchmarks import common, peers
 from sfumato.data import Source
 from sfumato.data import open as open_source
 from sfumato.tasks.sampling import DEFAULTS
+from sfumato.train import bf16_pays
 
 # Near our default in size (3.87 M), all with 32x32 inputs of one channel.
 DIFFUSERS_WIDTHS = (32, 64, 96, 128)  # 5.20 M
@@ -98,11 +99,11 @@ class _Peer:
 
     @contextlib.contextmanager
     def _setting(self, net: nn.Module, fast: bool) -> Iterator[None]:
-        """bf16 and channels_last when `fast`: the same for all contenders; spares the benchmark hours."""
+        """channels_last, and bf16 where it pays, when `fast`: the same for all contenders; spares the benchmark hours."""
         net.eval()
         if fast:
             net.to(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast and bf16_pays()):
             yield
 
 
@@ -275,7 +276,7 @@ class Sfumato:
         from sfumato.train import Budget, Setting, Trainer, probe
 
         began = time.process_time()
-        given = self.running["precision"] or ("bf16" if self.widths else "")
+        given = self.running["precision"] or (("bf16" if bf16_pays() else "float32") if self.widths else "")
         if given:
             setting = Setting(torch.bfloat16 if given == "bf16" else None, channels_last=True)
         else:
