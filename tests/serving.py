@@ -37,10 +37,12 @@ def tiny_model(folder: Path) -> Path:
 
 
 @contextmanager
-def served(model: Path, data: Path, token: str | None = None, allow: Sequence[Path] = ()) -> Iterator[tuple[str, Desk]]:
+def served(
+    model: Path, data: Path, token: str | None = None, allow: Sequence[Path] = (), names: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Desk]]:
     """A server in a thread of this process: its address and its desk."""
     desk = Desk(Store(data), Shelf([str(model)]))
-    app = build(desk, token=token, works=Works(data / "trainings", allow))
+    app = build(desk, token=token, works=Works(data / "trainings", allow), names=names)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

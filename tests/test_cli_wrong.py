@@ -132,6 +132,7 @@ serve tiny.safetensors --host 0.0.0.0 --data new | give a --token
 serve tiny.safetensors --token short --data new | 8 to 200
 serve tiny.safetensors --allow nowhere --data new | there is no such folder
 serve tiny.safetensors --policy note.txt --data new | note.txt is no JSON
+serve tiny.safetensors --name http://mine --data new | a host name such as
 serve tiny.safetensors --data note.txt | cannot keep jobs in note.txt
 bot --token-file none.txt | cannot read the token in none.txt
 bot --token-file empty.txt | --token-file FILE

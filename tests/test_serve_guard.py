@@ -43,9 +43,16 @@ def test_addresses_and_localhost_are_known(url: str, host: str) -> None:
     assert http.get(url + "/health", headers={"host": host}).status_code == 200
 
 
+def test_a_name_that_the_owner_gave_is_known(tmp_path: Path) -> None:
+    with served(tiny_model(tmp_path), tmp_path / "data", names=("Studio.example.com",)) as (url, _):
+        own = {"host": "studio.example.com", "origin": "https://studio.example.com"}
+        assert http.get(url + "/api/models", headers=own).status_code == 200
+        assert http.get(url + "/api/models", headers={"host": "other.example.com"}).status_code == 403
+
+
 def test_other_web_pages_are_refused(url: str) -> None:
     own = url.removeprefix("http://")
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", f"http://{own}.evil.example"):
+    for origin in ("http://[", "http://evil.example", "null", "http://127.0.0.1:1", f"http://{own}.evil.example"):
         assert http.post(url + "/api/jobs", json={"prompt": "owl"}, headers={"origin": origin}).status_code == 403
     assert http.get(url + "/health", headers={"origin": url}).status_code == 200
     crossed = http.post(url + "/api/jobs", json={"prompt": "owl"}, headers={"sec-fetch-site": "cross-site"})

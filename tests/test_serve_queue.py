@@ -99,6 +99,20 @@ def test_after_a_crash_jobs_wait_again_but_those_whose_client_is_gone(tmp_path: 
     store.close()
 
 
+def test_a_job_that_kills_the_server_is_not_begun_for_ever(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    deadly, other = asked(store, 2)
+    for k in range(5):
+        waiting = [job.id for job in store.recover()]
+        assert waiting == ([deadly, other] if k < 3 else [other])
+        if k < 3:
+            store.begin(deadly)
+        store.close()
+        store = Store(tmp_path)
+    assert store.job(deadly).state == "failed" and "more than once" in store.job(deadly).error["message"]
+    store.close()
+
+
 def test_files_are_kept_once_by_what_they_hold_and_checked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     kept = [store.keep(b"some bytes", "image/png", (2, 3)) for _ in range(2)]

@@ -161,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--allow", metavar="DIR", action="append", default=[], help="a folder that may be audited and trained on"
     )
+    serving.add_argument(
+        "--name", metavar="HOST", action="append", default=[], help="what callers may call this machine; repeat it"
+    )
     serving.add_argument("--policy", metavar="FILE.json", help="rules of the owner, on top of the package's")
     serving.add_argument("--data", metavar="DIR", default="sfumato-data", help="where jobs and pictures are kept")
 

@@ -21,5 +21,6 @@ def serve(options: argparse.Namespace) -> dict[str, Any]:
         Path(options.data),
         tuple(Path(folder) for folder in options.allow),
         None if options.policy is None else Path(options.policy),
+        tuple(options.name),
     )
     return run(options.models, site)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from sfumato.core import SfumatoError
 from sfumato.data.records import shown
 
 MOST = 64  # boxes of one picture
+FAR = 1e9  # no edge lies there: NaN, infinities and numbers of a thousand digits neither
 SHOWN_MOST = 80  # characters of a wrong value that an error repeats
 
 
@@ -78,7 +78,7 @@ def _box(told: Any, where: str, width: int, height: int) -> Box:
     if not isinstance(text, str) or not text.strip():
         raise SfumatoError(f'{where}: every box says in "text" what stands there')
     fine = isinstance(numbers, list) and len(numbers) == 4
-    fine = fine and all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    fine = fine and all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < FAR for n in numbers)
     if not fine:
         raise SfumatoError(
             f'{where}: "box" should be four numbers [left, top, right, bottom], not {str(numbers)[:SHOWN_MOST]}'

@@ -21,7 +21,13 @@ from sfumato.serve.works import Works
 CACHED = {"cache-control": "private, max-age=31536000, immutable"}
 
 
-def build(desk: Desk, host: str = "127.0.0.1", token: str | None = None, works: Works | None = None) -> Guard:
+def build(
+    desk: Desk,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    works: Works | None = None,
+    names: tuple[str, ...] = (),
+) -> Guard:
     """The ASGI application; it owns the desk and the works (None: no folder may be read), and closes them when it ends."""
     works = works or Works(desk.store.folder / "trainings", ())
 
@@ -40,7 +46,7 @@ def build(desk: Desk, host: str = "127.0.0.1", token: str | None = None, works: 
         docs_url=None,
         redoc_url=None,
     )
-    guard = Guard(app, host, token)
+    guard = Guard(app, (host, *names), token)
     app.state.desk, app.state.sign, app.state.chosen = desk, guard.sign, {}
     app.state.works, app.state.token = works, token
     with_errors(app)

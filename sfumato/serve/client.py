@@ -60,7 +60,13 @@ class Client:
     async def file(self, name: str) -> bytes:
         async with self._asked("GET", f"/api/files/{name}") as answer:
             await _refused(answer)
-            return await answer.content.read(MOST)
+            parts, size = [], 0
+            async for part in answer.content.iter_any():  # read(n) gives what has come so far, not all
+                parts.append(part)
+                size += len(part)
+                if size > MOST:
+                    raise SfumatoError(f"the server's file is larger than {MOST:,} bytes")
+            return b"".join(parts)
 
     async def events(self, name: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """What happens to a job, until it has ended: server-sent events as (event, data)."""

@@ -17,7 +17,7 @@ from sfumato.serve.store import Store
 from sfumato.tasks import Model, Result
 from sfumato.tasks.asked import LARGEST
 from sfumato.tasks.blend import blend
-from sfumato.tasks.canvas import read_fill
+from sfumato.tasks.canvas import read_fill, read_picture
 from sfumato.tasks.inpaint import inpaint
 from sfumato.tasks.layout import layout
 from sfumato.tasks.outpaint import outpaint
@@ -38,6 +38,8 @@ Progress = Callable[[float], None]
 def edit(model: Model, ask: Ask, store: Store, progress: Progress, options: dict[str, Any]) -> Result:
     """The task of a job carried out; `options` are fields of its `Request`. Raises SfumatoError for what does not fit."""
     shape = None if ask.size is None else (ask.size[1], ask.size[0])
+    if shape is not None and ask.task in ("sketch", "layout"):
+        _check(model, ask.size)
     if ask.task == "layout":
         if ask.layout is None:
             raise SfumatoError("layout: say what stands where")
@@ -47,16 +49,16 @@ def edit(model: Model, ask: Ask, store: Store, progress: Progress, options: dict
             model, _opened(store, ask.sketch or next(iter(ask.images), None), "sketch"), shape, progress, **options
         )
     if ask.task == "vary":
-        return _varied(model, [_opened(store, name, "image") for name in ask.images or (None,)], ask, progress, options)
+        return _varied(model, store, ask, progress, options)
     picture = _opened(store, next(iter(ask.images), None), "image")
     if ask.task == "inpaint":
         mask = picture if ask.mask is None else _opened(store, ask.mask, "mask")
         return _filled(model, picture, mask, progress, options)
     _check(model, picture.size)
     if ask.task == "outpaint":
-        if ask.size is not None:
-            _check(model, ask.size)
-        return outpaint(model, picture, ask.size, None if ask.size else ask.zoom or 1.5, None, progress, **options)
+        zoom = ask.zoom or 1.5
+        _check(model, ask.size or tuple(round(side * zoom) for side in picture.size))
+        return outpaint(model, picture, ask.size, None if ask.size else zoom, None, progress, **options)
     return upscale(model, picture, ask.scale or 2, progress, **options)
 
 
@@ -82,12 +84,16 @@ def _within(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     return size if scale >= 1 else (max(1, int(size[0] * scale)), max(1, int(size[1] * scale)))
 
 
-def _varied(model: Model, pictures: list[Image.Image], ask: Ask, progress: Progress, options: dict[str, Any]) -> Result:
-    """Drawn at the size that the model learned: larger pictures are brought to it and back."""
-    size = pictures[0].size
+def _varied(model: Model, store: Store, ask: Ask, progress: Progress, options: dict[str, Any]) -> Result:
+    """Drawn at the size that the model learned: larger pictures are brought to it and back, one after the other."""
+    first = _opened(store, next(iter(ask.images), None), "image")
+    size = first.size
     inside = _within(size, max(h * w for h, w in model.shapes))
-    if inside != size:
-        pictures = [picture.convert("RGB").resize(inside, Image.Resampling.LANCZOS) for picture in pictures]
+
+    def brought(picture: Image.Image) -> Image.Image:
+        return picture if inside == size else picture.convert("RGB").resize(inside, Image.Resampling.LANCZOS)
+
+    pictures = [brought(first), *(brought(_opened(store, name, "image")) for name in ask.images[1:])]
     strength = STRENGTH if ask.strength is None else ask.strength
     if len(pictures) > 1:
         told = {} if ask.strength is None else {"strength": max(LEAST, strength)}
@@ -108,6 +114,7 @@ def _filled(
     inside = _within(picture.size, _most(model))
     if inside == picture.size:
         return inpaint(model, picture, mask, progress, **options)
+    picture = read_picture(picture, model.codec.spec[0])  # a palette's numbers are no colours
     fill, notes = read_fill(mask, picture.size)
     small = Image.fromarray(fill.astype(np.uint8) * 255).resize(inside, Image.Resampling.BOX)
     result = inpaint(

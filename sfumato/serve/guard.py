@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -41,11 +41,12 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware around the whole server; `host` is what it was bound to, `token` what callers must know (None: no
-    token)."""
+    """ASGI middleware around the whole server; `names` are what it may be called besides localhost and addresses, `token`
+    what callers must know (None: no token)."""
 
-    def __init__(self, app: Callable, host: str, token: str | None) -> None:
-        self.app, self.host, self.token = app, host, token
+    def __init__(self, app: Callable, names: Iterable[str], token: str | None) -> None:
+        self.app, self.token = app, token
+        self.names = {"localhost", *(name.lower() for name in names)}
         self.requests: dict[tuple[str, int], int] = {}
         self.held = 0
 
@@ -90,9 +91,13 @@ class Guard:
             headers[name] = value
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._known(host):
-            return 403, "wrong_host", "this server does not go by the name in the Host header"
+            return (
+                403,
+                "wrong_host",
+                "this server does not go by the name in the Host header: start it with --name NAME",
+            )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        if origin is not None and _place(origin.decode("latin-1")) != host:
             return 403, "wrong_origin", "requests from other web pages are not taken"
         if headers.get(b"sec-fetch-site", b"none") == b"cross-site" and scope["method"] not in ("GET", "HEAD"):
             return 403, "wrong_origin", "requests from other web pages are not taken"
@@ -113,7 +118,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if name in ("localhost", self.host.lower()):
+        if name in self.names:
             return True
         try:
             ipaddress.ip_address(name)
@@ -211,3 +216,11 @@ async def _answer(send: Send, status: int, code: str, message: str) -> None:
         headers.append((b"www-authenticate", b'Basic realm="sfumato"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an Origin header; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as "http://["
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Annotated, Any, Literal
 
@@ -90,7 +91,8 @@ async def predict(request: Request, model: str, told: Predict) -> dict[str, Any]
     found, mime = [], output.mimeType or "image/png"
     quality = 75 if output.compressionQuality is None else output.compressionQuality
     for file, caption in zip(done.result["files"], done.result["captions"], strict=False):
-        data = as_format(desk.store.read(desk.store.file(file["hash"])), MIMES[mime], quality)
+        kept = desk.store.read(desk.store.file(file["hash"]))
+        data = await asyncio.to_thread(as_format, kept, MIMES[mime], quality)
         found.append({"mimeType": mime, "bytesBase64Encoded": base64.b64encode(data).decode(), "prompt": caption})
     return {"predictions": found}
 

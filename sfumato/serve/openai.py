@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import math
@@ -209,7 +210,7 @@ async def answered(request: Request, told: Generation, ask: Ask, kind: str, inpu
     as_url = told.response_format == "url" or (told.response_format is None and (told.model or "").startswith("dall-e"))
     data = []
     for file, about, caption in zip(files, job.result["files"], job.result["captions"], strict=False):
-        out = as_format(file, told.output_format or "png", _quality(told))
+        out = await asyncio.to_thread(as_format, file, told.output_format or "png", _quality(told))
         one = {"revised_prompt": caption} if caption != ask.prompt else {}
         if as_url:
             kept = desk.store.keep(out, f"image/{told.output_format or 'png'}", (about["width"], about["height"]))
@@ -271,7 +272,7 @@ async def _streamed(
                         f"{kind}.partial_image",
                         {
                             "type": f"{kind}.partial_image",
-                            "b64_json": preview(pixels, form, size),
+                            "b64_json": await asyncio.to_thread(preview, pixels, form, size),
                             "partial_image_index": sent,
                             "picture": k,
                             "size": f"{size[0]}x{size[1]}",
@@ -288,7 +289,8 @@ async def _streamed(
             yield "error", shaped(request.url.path, problem)
             return
         for k, file in enumerate(succeeded(ended).result["files"]):
-            data = as_format(desk.store.read(desk.store.file(file["hash"])), form, _quality(told))
+            kept = desk.store.read(desk.store.file(file["hash"]))
+            data = await asyncio.to_thread(as_format, kept, form, _quality(told))
             yield (
                 f"{kind}.completed",
                 {

@@ -20,6 +20,7 @@ from sfumato.tasks.receipt import encoded
 ONE = threading.Lock()  # one upload is decoded at a time: memory is bounded by one picture's pixels
 BYTES = 50_000_000  # of one file
 PIXELS = 32_000_000  # of one picture
+ORIENTATION = 0x0112  # the EXIF tag that says how a picture is turned upright
 MIMES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -42,14 +43,14 @@ def taken(store: Store, data: bytes, name: str = "image", most: int = BYTES) -> 
             with ONE, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 picture.load()
-                picture.getexif()  # torn ones raise here, not where the picture is turned upright
+                turned = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # torn ones raise here already
     except Unusable as error:
         raise SfumatoError(f"{name}: {error}") from error
     except SfumatoError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         raise SfumatoError(f"{name}: cannot be decoded ({brief(error)})") from error
-    return store.keep(data, mime, (width, height))
+    return store.keep(data, mime, (height, width) if turned else (width, height))
 
 
 def from_base64(text: str, name: str = "image", most: int = BYTES) -> bytes:

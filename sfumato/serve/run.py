@@ -36,7 +36,8 @@ class Lines(logging.Formatter):
 @dataclass(frozen=True)
 class Site:
     """Where a server listens and what it may do: `token` is what callers must know, `data` where it keeps jobs and pictures,
-    `allowed` the folders that may be audited and trained on, `policy` the owner's rules on top of the package's."""
+    `allowed` the folders that may be audited and trained on, `policy` the owner's rules on top of the package's, `names` what
+    callers may call this machine."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -44,6 +45,7 @@ class Site:
     data: Path = Path("sfumato-data")
     allowed: tuple[Path, ...] = ()
     policy: Path | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         token = self.token
@@ -53,6 +55,9 @@ class Site:
             raise SfumatoError(
                 f"--host {self.host} opens the server to other machines: give a --token that callers must know"
             )
+        for name in self.names:
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", name):
+                raise SfumatoError(f"--name: a host name such as studio.example.com, not {name[:80]!r}")
         if not 0 <= self.port <= 65535:
             raise SfumatoError(f"--port: 0 to 65535, not {self.port}")
 
@@ -76,7 +81,7 @@ def serve(models: list[str], site: Site) -> dict[str, Any]:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     desk = Desk(store, shelf, told)
     config = uvicorn.Config(
-        build(desk, site.host, site.token, works),
+        build(desk, site.host, site.token, works, site.names),
         host=site.host,
         port=site.port,
         log_config=None,

@@ -31,6 +31,8 @@ create table if not exists files (
   created real not null);
 """
 _LOST = "the server was stopped while the client waited for the answer"
+_DEADLY = "the server died while this job ran, more than once: ask for less"
+TRIES = 3  # times that a job may be running when the server dies
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,16 @@ class Store:
 
     def recover(self) -> list[Job]:
         """After a start: the jobs that wait, oldest first. Those that ran when the server died wait again, nothing of them
-        was kept; those whose client waited for the answer are cancelled, since it is gone."""
+        was kept, unless it died of the same ones TRIES times; those whose client waited for the answer are cancelled, since
+        it is gone."""
         with self._lock, self._db:
             self._db.execute(
                 "update jobs set state='cancelled', ended=?, error=? where attached and state in ('queued', 'running')",
                 (time.time(), json.dumps({"message": _LOST})),
+            )
+            self._db.execute(
+                "update jobs set state='failed', ended=?, error=? where state='running' and attempts >= ?",
+                (time.time(), json.dumps({"message": _DEADLY}), TRIES),
             )
             self._db.execute("update jobs set state='queued', started=null where state='running'")
         return self.jobs(states=("queued",), newest=False, limit=-1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfumato.data.audit.declared import receipt_of
+from sfumato.data.layout import layout_of
 from sfumato.serve.common import Events, Problem, client_of, desk_of
 from sfumato.serve.jobs import LONGEST, MOST, Ask
 from sfumato.serve.openai import REFUSALS
@@ -24,6 +25,7 @@ FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {mime: {} for mime in ("image/png", "image/jpeg", "image/webp")}, "description": "the file"},
     **REFUSALS,
 }
+WORDS = 400  # letters of one box
 router = APIRouter(prefix="/api", tags=["Studio"], responses=REFUSALS)
 
 
@@ -56,7 +58,9 @@ class Wanted(BaseModel):
         None, gt=1, le=16, allow_inf_nan=False, description="outpaint: 1.5 where no size is given"
     )
     scale: Literal[2, 4] | None = Field(None, description="upscale: times as large (2)")
-    parents: list[str] = Field([], max_length=16, description="jobs or files that this was made from")
+    parents: list[Annotated[str, Field(pattern="^[0-9a-f]{1,64}$")]] = Field(
+        [], max_length=16, description="jobs or files that this was made from"
+    )
 
 
 class Taken(BaseModel):
@@ -132,6 +136,9 @@ def ask_of(request: Request, wanted: Wanted) -> Ask:
     told = {name: getattr(wanted, name) for name in ("n", "seed", "style", "chaos", "stylize")}
     told |= {name: getattr(line, name) for name in told if told[name] is None}
     fields = {name: value for name, value in told.items() if value is not None}
+    if wanted.layout is not None and wanted.task != "layout":
+        raise Problem(400, f"layout: {wanted.task} takes none", param="layout")
+    layout = None if wanted.layout is None else _layout(wanted.layout)
     return Ask(
         model.name,
         wanted.task,
@@ -145,11 +152,25 @@ def ask_of(request: Request, wanted: Wanted) -> Ask:
         images=() if wanted.image is None else (wanted.image,),
         mask=wanted.mask,
         sketch=wanted.sketch,
-        layout=wanted.layout,
+        layout=layout,
         zoom=wanted.zoom,
         scale=wanted.scale,
         **{"n": 4 if wanted.task == "generate" else 1} | fields,
     )
+
+
+def _layout(told: dict[str, Any]) -> dict[str, Any]:
+    """A layout as it is kept: nothing but what layouts have, in bounds; SfumatoError for what is none."""
+    plan = layout_of(told)
+    if len(plan.background) > LONGEST or any(len(box.text) > WORDS for box in plan.boxes):
+        raise Problem(400, f"layout: at most {WORDS} letters for a box and {LONGEST} for the rest", param="layout")
+    boxes = [{"box": list(box[:4]), "text": _plain(box.text)} for box in plan.boxes]
+    return {"width": plan.width, "height": plan.height, "background": _plain(plan.background), "boxes": boxes}
+
+
+def _plain(text: str) -> str:
+    """Without halves of characters, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @router.get("/jobs", response_model=JobList)
@@ -253,7 +274,7 @@ async def _events(request: Request, job: Job) -> AsyncIterator[tuple[str, dict[s
                     yield "queued", {"position": position}
                 elif position is None and live.i and told != (live.i, live.of):
                     told = (live.i, live.of)
-                    yield "step", {"step": live.i, "of": live.of, **_previews(live.preview)}
+                    yield "step", {"step": live.i, "of": live.of, **await asyncio.to_thread(_previews, live.preview)}
                 else:
                     await changed.wait()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -95,7 +96,7 @@ async def training(
     preview, path = None, newest_preview(work)
     if path is not None:
         try:
-            preview = taken(desk_of(request).store, path.read_bytes()).hash
+            preview = (await asyncio.to_thread(taken, desk_of(request).store, path.read_bytes())).hash
         except (OSError, SfumatoError):  # it is being written
             preview = None
     rows = [row for row in rows_of(work) if row.get("step", 0) > after]
@@ -117,7 +118,7 @@ async def use(request: Request, name: str) -> dict[str, Any]:
     if work.state == "running":
         raise Problem(409, "the training runs: stop it first, or wait", code="running")
     if work.model is None:
-        work.model = desk_of(request).shelf.add(work.folder, work.name).name
+        work.model = (await asyncio.to_thread(desk_of(request).shelf.add, work.folder, work.name)).name
     return {"model": work.model}
 
 

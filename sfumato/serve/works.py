@@ -21,6 +21,7 @@ from sfumato.data.files import write_text
 from sfumato.train import Run
 
 DEPTH, MOST = 3, 1000  # of the list of folders
+KEPT, ANSWER = 10, 50_000_000  # audits whose answers are kept; bytes of one
 ENDED = ("done", "stopped", "failed")
 ABOUT = "about.json"
 
@@ -99,10 +100,17 @@ class Works:
             command += ["--run", str(work.folder)]
             self._keep(work)
         pipe = asyncio.subprocess.PIPE
-        work.process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
-        )
-        self._works[work.id] = work
+        self._works[work.id] = work  # before anything else is awaited: one runs at a time
+        try:
+            work.process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+            )
+        except OSError as error:
+            del self._works[work.id]
+            raise SfumatoError(f"{kind} cannot be started: {error.strerror or error}") from error
+        for old in self.all("audit")[KEPT:]:  # each holds its whole answer
+            if old.state != "running":
+                del self._works[old.id]
         task = asyncio.create_task(self._follow(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -132,8 +140,16 @@ class Works:
                 lines = [line for line in re.split(r"[\r\n]+", tail) if line.strip()]
                 work.line = lines[-1][-300:] if lines else ""
 
+        async def whole(stream: asyncio.StreamReader) -> bytes:
+            parts, size = [], 0
+            while chunk := await stream.read(65536):  # to its end, or the other side could not write on
+                size += len(chunk)
+                if size <= ANSWER:
+                    parts.append(chunk)
+            return b"".join(parts) if size <= ANSWER else b""
+
         process = work.process
-        out, _ = await asyncio.gather(process.stdout.read(50_000_000), read(process.stderr))
+        out, _ = await asyncio.gather(whole(process.stdout), read(process.stderr))
         code = await process.wait()
         with contextlib.suppress(ValueError, IndexError):
             work.result = json.loads(out.decode("utf-8", "replace").strip().splitlines()[-1])

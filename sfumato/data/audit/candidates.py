@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sfumato.data.audit import align
-from sfumato.data.audit.pool import on_every_core
+from sfumato.data.audit.pool import give_back, on_every_core
 from sfumato.data.audit.table import Column, Table
 
 FLAT = 4.0  # levels: a picture with less contrast than this shows nothing to compare
@@ -59,7 +59,9 @@ def candidates(
         parts = (here, asking, *index.nearest(_unit(looks), here))
         blocks = zip(*(part.split(BLOCK) for part in parts), strict=True)
         found = [_alike(halves, guesses, *block) for block in blocks]
-        return take(*(torch.cat(part) for part in zip(*found, strict=True)))
+        taken = take(*(torch.cat(part) for part in zip(*found, strict=True)))
+        give_back()
+        return taken
 
     return on_every_core(search, range(0, len(rows), ASKING))
 
