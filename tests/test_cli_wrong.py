@@ -70,6 +70,7 @@ upscale tiny.safetensors --image photo.png --scale 3 --out new.png | choose from
 layout tiny.safetensors --out new.png | --layout FILE.json
 layout tiny.safetensors --layout none.json --out new.png | none.json cannot be read
 layout tiny.safetensors --colours note.txt --out new.png | note.txt: not a picture
+layout tiny.safetensors --layout boxes.json --size 0x16 --out new.png | at least one pixel
 sketch tiny.safetensors --image note.txt --out new.png | note.txt: not a picture
 sketch tiny.safetensors --image photo.png --size 0x0 --out new.png | multiples of 4
 vary tiny.safetensors --image photo.png --strength nan --out new.png | strength lies in
@@ -182,6 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / name).mkdir()
     (made / "full" / "mine.txt").write_text("mine")
     (made / "note.txt").write_text("a note of mine")
+    (made / "boxes.json").write_text('{"width": 16, "height": 16, "boxes": [{"box": [0, 0, 8, 8], "text": "owl"}]}')
     (made / "empty.txt").write_text("")
     (made / "taken").write_text("a file where a folder should be")
     (made / "cache").mkdir()

@@ -39,7 +39,7 @@ def adapt(options: argparse.Namespace) -> dict[str, Any]:
     budget = budget_of(options)  # a wrong one is told before anything is drawn
     base, source = begin(options.model, options.source, run)
     check_in_memory(source)
-    recipe = dataclasses.replace(gentler(base, options.seed), balance=Balance(column=DRAWN))
+    recipe = dataclasses.replace(told_by(gentler(base, options.seed), source), balance=Balance(column=DRAWN))
     if isinstance(recipe.objective, Consistency):
         raise SfumatoError("this is a few-step model: adapt the model that it was made from, then distill that")
     if options.captions is not None:
@@ -99,6 +99,12 @@ def gentler(base: Model, seed: int | None) -> Recipe:
     old = recipe.optimiser
     rates = dataclasses.replace(old, rate=GENTLER * old.rate, muon=GENTLER * old.muon)
     return dataclasses.replace(recipe, optimiser=rates, seed=recipe.seed if seed is None else seed)
+
+
+def told_by(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe without the control of boxes where the source has none to tell: the network keeps its slot, absent."""
+    names = tuple(name for name in recipe.controls.names if name != "boxes" or "boxes" in source.columns)
+    return dataclasses.replace(recipe, controls=dataclasses.replace(recipe.controls, names=names))
 
 
 def changed(recipe: Recipe, base: Model, assignments: list[str]) -> Recipe:

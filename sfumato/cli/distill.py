@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sfumato.cli.adapt import again, begin, budget_of, changed, gentler
+from sfumato.cli.adapt import again, begin, budget_of, changed, gentler, told_by
 from sfumato.cli.train import Work, carry_out
 from sfumato.core import SfumatoError
 from sfumato.data.hygiene import Policy
 from sfumato.denoiser import X0, Eps
 from sfumato.guide import cfg
 from sfumato.tasks import Model
+from sfumato.tasks.sampling import GIVEN
 from sfumato.train import (
     Consistency,
     LogNormalTimes,
@@ -42,7 +43,7 @@ def distill(options: argparse.Namespace) -> dict[str, Any]:
         return carry_out(options, run, dataclasses.replace(work, objective=_objective(work.recipe, work.base)))
     options.source = options.source or source_of(Path(options.model))
     base, source = begin(options.model, options.source, run)
-    recipe = changed(_recipe(base, options.guidance, options.seed), base, options.set)
+    recipe = changed(told_by(_recipe(base, options.guidance, options.seed), source), base, options.set)
     told = {
         "began": {"how": "distill", "from": Path(options.model).resolve().name},
         "sampling": {"steps": options.calls, "solver": "consistency", "grid": "flow"},
@@ -73,7 +74,7 @@ def _objective(recipe: Recipe, base: Model) -> Objective:
         return objective
     if not base.denoiser.net.config.slots:
         raise SfumatoError("--guidance needs a condition to guide towards, and this model has none: leave it away")
-    return Taught(objective, cfg(objective.guidance)(base.denoiser))
+    return Taught(objective, cfg(objective.guidance, keep=GIVEN)(base.denoiser))
 
 
 def source_of(folder: Path) -> str:

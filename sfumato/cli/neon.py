@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sfumato.cli.adapt import KNOWN, again, begin, budget_of, changed, check_in_memory, gentler
+from sfumato.cli.adapt import KNOWN, again, begin, budget_of, changed, check_in_memory, gentler, told_by
 from sfumato.cli.console import Line, say
 from sfumato.cli.distill import source_of
 from sfumato.cli.train import BASE, Work, carry_out
@@ -44,7 +44,8 @@ def neon(options: argparse.Namespace) -> dict[str, Any]:
         base, source = begin(options.model, options.source, run)
         check_in_memory(source)
         _judges(base, source)
-        recipe = changed(dataclasses.replace(gentler(base, options.seed), balance=None), base, options.set)
+        recipe = told_by(dataclasses.replace(gentler(base, options.seed), balance=None), source)
+        recipe = changed(recipe, base, options.set)
         line = Line("drawing")
         rehearse(base, options.n, run.path / KNOWN, lambda done, n: line.show(done / n, f"{done} of {n}"))
         line.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from sfumato.data import colours, controls
 from sfumato.data.drawings import Area
 from sfumato.data.layout import Box
 from sfumato.data.own import Drawn
+from sfumato.data.picture import inside
 from sfumato.data.text import VOCABULARY
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ NAMES = ("known", "lowres", "sketch", "classes", "boxes")
 SMALLER = (2, 4)  # times that a low-resolution picture is smaller, one as likely as the other
 NOISIEST = 0.5  # level that it is noised to at most
 CLASSES = len(colours.NAMES)
+SEEN = 0.25  # share of a box that a crop must leave of it
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ class Controls:
             fitted = replace(fitted, palette=source.own["classes"].palette())
         for name in fitted.drawn(source):
             source.own[name].check(fitted.palette)
+        if "boxes" in names:
+            if source.window is not None:
+                raise SfumatoError(
+                    "the control boxes needs pictures that fit into memory: boxes go through the crop of their picture; leave "
+                    "boxes away, or use a smaller --size or fewer pictures"
+                )
+            boxes_of(source, range(len(source)))  # a wrong one is told before anything is learned
         return fitted
 
     def drawn(self, source: Source) -> tuple[str, ...]:
@@ -136,6 +145,45 @@ def _classes(told: Controls, x0: Tensor, noise: Noise, own: Drawn | None) -> Slo
     if own is None:
         return controls.classes_slot(controls.segments_of(x0), CLASSES)
     return controls.classes_slot(own[0][:, 0].long() - 1, len(told.palette))
+
+
+def boxes_of(source: Source, rows: Iterable[int]) -> list[list[Box]] | None:
+    """The column "boxes" of these pictures, in fractions of what training sees of them; None where there is no such column.
+
+    A box goes through the crop of its picture; of one that is cut, at least the share SEEN must be left. Raises SfumatoError
+    naming the picture whose boxes are none.
+    """
+    column = source.columns.get("boxes")
+    if column is None:
+        return None
+    return [[box for told in column[k] or () for box in _seen(_box(told, source.keys[k]), source, k)] for k in rows]
+
+
+def _box(told: Any, key: str) -> Box:
+    try:
+        x0, y0, x1, y1, text = told
+        box = Box(float(x0), float(y0), float(x1), float(y1), text)
+        fits = isinstance(text, str) and text.strip() and 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise SfumatoError(
+            f"{key!r}: the column boxes holds {told!r:.80}: write lists of [x0, y0, x1, y1, text], the edges in fractions "
+            "of the picture's sides, left before right and top before bottom"
+        )
+    return box
+
+
+def _seen(box: Box, source: Source, row: int) -> tuple[Box, ...]:
+    size = (0, 0) if source.sizes is None else tuple(source.sizes[row].tolist())
+    if not all(size):
+        return (box,)
+    left, top, right, bottom = inside(size, source.shapes[int(source.bucket[row])])
+    sides = [(v * size[1] - left) / (right - left) for v in (box.x0, box.x1)]
+    sides += [(v * size[0] - top) / (bottom - top) for v in (box.y0, box.y1)]
+    x0, x1, y0, y1 = (min(1.0, max(0.0, side)) for side in sides)
+    whole = (sides[1] - sides[0]) * (sides[3] - sides[2])
+    return (Box(x0, y0, x1, y1, box.text),) if (x1 - x0) * (y1 - y0) >= SEEN * whole else ()
 
 
 MADE: dict[str, Callable[[Controls, Tensor, Noise, Drawn | None], Slot]] = {

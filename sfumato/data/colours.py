@@ -46,15 +46,19 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(cones) @ to_lab
 
 
+BLOCK = 1 << 16  # pixels named at a time: each takes 400 bytes while it is
 _OWNER = np.array([k for k, kinds in enumerate(TYPICAL.values()) for _ in kinds])
 _TYPICAL = oklab(np.array([[*bytes.fromhex(h)] for kinds in TYPICAL.values() for h in kinds], np.uint8))
 
 
 def nearest(pixels: np.ndarray) -> np.ndarray:
     """uint8 [..., 3] -> which of NAMES each pixel is: that of the nearest typical value in Oklab."""
-    lab = oklab(pixels)
-    # |a - b|^2 without |a|^2, which is the same for every b
-    return _OWNER[((_TYPICAL**2).sum(-1) - 2 * lab @ _TYPICAL.T).argmin(-1)]
+    flat = pixels.reshape(-1, 3)
+    found = np.empty(len(flat), _OWNER.dtype)
+    for k in range(0, len(flat), BLOCK):
+        # |a - b|^2 without |a|^2, which is the same for every b
+        found[k : k + BLOCK] = _OWNER[((_TYPICAL**2).sum(-1) - 2 * oklab(flat[k : k + BLOCK]) @ _TYPICAL.T).argmin(-1)]
+    return found.reshape(pixels.shape[:-1])
 
 
 def shares(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -74,6 +74,14 @@ class Source:
         return replace(self, pixels=pixels)
 
     @property
+    def _largest(self) -> list[int] | None:
+        """Height and width of the largest picture as it came; None where none is known (drawn ones)."""
+        if self.sizes is None or not len(self.sizes):
+            return None
+        size = self.sizes[self.sizes.prod(1).argmax()].tolist()
+        return size if all(size) else None
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """(H, W) of the pictures, one per bucket; the first has the most of them."""
         return self.pixels.shapes if isinstance(self.pixels, Ragged) else (tuple(self.pixels.shape[1:3]),)
@@ -209,7 +217,7 @@ class Source:
             "classes": list(self.classes),
             "captioned": self.captioned,
             "columns": sorted(self.columns),
-            "largest": None if self.sizes is None else self.sizes[self.sizes.prod(1).argmax()].tolist(),
+            "largest": self._largest,
             "in_memory": isinstance(self.pixels, np.ndarray) or self.pixels.in_memory,
             "window": None if self.window is None else [self.window.rows, self.window.block],
             "skipped": [],

@@ -26,7 +26,14 @@ def _both(cond: Cond, against: Cond, keep: tuple[str, ...]) -> Cond:
             parts = [(_longer(v, longest), _longer(m, longest)) for v, m in parts]
         return Slot(torch.cat([v for v, _ in parts]), slot.role, torch.cat([m for _, m in parts]))
 
-    return Cond({name: twice(name, slot) for name, slot in cond.items()})
+    pushed = {name: _pushed(against[name], len(next(iter(cond.values())).value)) for name in set(against) - set(cond)}
+    return Cond({name: twice(name, slot) for name, slot in cond.items()} | pushed)
+
+
+def _pushed(slot: Slot, n: int) -> Slot:
+    """A condition that is to be avoided and not asked for: absent in the first half of the batch, there in the second."""
+    every = slot.take(torch.zeros(2 * n, dtype=torch.int64))
+    return every.null(torch.arange(2 * n) < n)
 
 
 def _longer(tokens: Tensor, n: int) -> Tensor:

@@ -50,12 +50,19 @@ class Small:
 
     def cond(self, cond: Cond, region: Region) -> Cond:
         """Conditions of the part (one row) on the canvas of the small picture, `region`."""
-        return Cond({name: self._slot(slot, region) for name, slot in cond.items()})
+        return Cond({name: self._slot(name, slot, region) for name, slot in cond.items()})
 
-    def _slot(self, slot: Slot, region: Region) -> Slot:
+    def _slot(self, name: str, slot: Slot, region: Region) -> Slot:
         (width, height), (h, w) = self.size, region.shape
-        if slot.role == "map":  # what any part of a pixel is told, the whole of it is
-            small = F.adaptive_max_pool2d(slot.value, (height, width))[0].permute(1, 2, 0).numpy()
+        if slot.role == "map":
+            small = F.adaptive_max_pool2d(
+                slot.value, (height, width)
+            )  # a line in any part of a pixel is one in all of it
+            if name == "classes":  # a pixel is of one class, or of none: of what most of it is
+                shares = F.adaptive_avg_pool2d(slot.value, (height, width))
+                whole = torch.cat([1 - shares.sum(1, keepdim=True), shares], 1)
+                small = F.one_hot(whole.argmax(1), whole.shape[1])[..., 1:].permute(0, 3, 1, 2).float()
+            small = small[0].permute(1, 2, 0).numpy()
             return Slot(torch.from_numpy(np.ascontiguousarray(region.cut(small))).permute(2, 0, 1)[None], "map")
         ids = slot.value.clone()  # placed words: the canvas may be larger than the picture on it
         ids[..., -EDGES:] = (ids[..., -EDGES:] * torch.tensor([width / w, height / h] * 2)).round().long()

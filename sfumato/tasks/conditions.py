@@ -48,8 +48,8 @@ def _micro(model: Model, request: Request) -> dict[str, Slot]:
     """As if every picture had come large and whole, where nothing else is asked."""
     slots = {}
     if model.conditioned_on("size"):
-        height, width = request.original or model.facts["data"]["largest"]
-        slots["size"] = micro.size_slot([(height, width)] * request.n)
+        size = request.original or model.facts["data"]["largest"]
+        slots["size"] = micro.size_slot([None if size is None else (size[0], size[1])] * request.n)
     elif request.original is not None:
         raise SfumatoError("this model was trained without the condition size: leave the original size away")
     if model.conditioned_on("crop"):

@@ -63,7 +63,7 @@ def _part(model: Model, box: Box, request: Request) -> Part:
     height, width = request.shape
     top, left = (min(n - 1, math.floor(v * n)) for v, n in ((box.y0, height), (box.x0, width)))
     bottom, right = (max(a + 1, round(v * n)) for a, v, n in ((top, box.y1, height), (left, box.x1, width)))
-    return Part(top, left, bottom, right, Cond({"text": encode_text(model, [box.text] * request.n)}))
+    return Part(top, left, bottom, right, Cond({"text": encode_text(model, [box.text])}))
 
 
 @recorded
@@ -106,6 +106,8 @@ def layout(
 def _size(model: Model, layout: Layout, shape: Shape | None) -> tuple[tuple[int, int], tuple[str, ...]]:
     """The picture's width and height, and what to tell of them."""
     if shape is not None:
+        if min(shape) < 1:
+            raise SfumatoError(f"--size {shape[1]}x{shape[0]}: a picture has at least one pixel a side")
         return (shape[1], shape[0]), ()
     if any(layout.height <= h and layout.width <= w for h, w in model.shapes):
         return (layout.width, layout.height), ()

@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.core import Batch, Cond, Noise, SfumatoError
 from sfumato.data import VOCABULARY, Augment, Captions, Colour, PixelCodec, Source, Standard, StandardCodec
 from sfumato.data.balance import Balance, order_of
-from sfumato.data.canvas import Controls
+from sfumato.data.canvas import Controls, boxes_of
 from sfumato.data.encoders import Encoder, text_slot
 from sfumato.data.micro import NAMES as MICRO
 from sfumato.data.micro import slots as micro_slots
@@ -246,8 +246,7 @@ class Recipe:
             x0, done = self.colour(x0, noise.at(6))
             cond = cond | {"colour": done}
         if self.controls.names:
-            boxes = source.columns.get("boxes")
-            cond = cond | self.controls(x0, boxes and [boxes[k] for k in rows.tolist()], noise.at(8), own)
+            cond = cond | self.controls(x0, boxes_of(source, rows.tolist()), noise.at(8), own)
         return x0, cond
 
     def worded(self, source: Source, rows: list[int], noise: Noise | None, versions: list[int] | None) -> list[str]:

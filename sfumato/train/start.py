@@ -23,7 +23,8 @@ def continued(before: Recipe, other: Recipe | None) -> Recipe:
     if other is None:
         return before
     kept = {name: getattr(before, name) for name in KEPT}
-    return dataclasses.replace(other, **kept)
+    controls = dataclasses.replace(other.controls, palette=before.controls.palette)  # what the channels of its map mean
+    return dataclasses.replace(other, controls=controls, **kept)
 
 
 def take_over(denoiser: nn.Module, weights: dict[str, Tensor], before: Config, after: Config) -> None:
