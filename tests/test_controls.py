@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,14 @@ def test_a_run_that_starts_with_a_model_at_another_size_with_more_slots_and_resu
     assert model.codec.spec == (3, 32, 32) and model.facts["began"] == {"how": "train", "from": "first"}
     assert main(["train", str(folder), "--run", str(second), "--resume", "--steps", "4"]) == 0
     assert main(["train", str(folder), "--run", str(second), "--resume", "--slots", "text"]) == 2
+    # pictures that have no boxes teach a model that knows boxes other things
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    rows = [json.loads(line) for line in (plain / "metadata.jsonl").read_text().splitlines()]
+    told = [json.dumps({name: row[name] for name in ("file_name", "text")}) for row in rows]
+    (plain / "metadata.jsonl").write_text("\n".join(told))
+    monkeypatch.setattr("sfumato.cli.adapt.REHEARSED", 8)
+    assert main(["adapt", str(second), str(plain), "--run", str(tmp_path / "third"), "--steps", "1"]) == 0
+    assert load(tmp_path / "third").conditioned_on("boxes")
     assert main(["train", str(folder), "--run", str(tmp_path / "x"), "--slots", "text,skech", "--steps", "1"]) == 2
     assert "no slot is named 'skech'; known: class, style, text, " in capsys.readouterr().err
     assert main(["train", "digits", "--run", str(tmp_path / "z"), "--slots", "class,boxes", "--steps", "1"]) == 2
