@@ -1,5 +1,7 @@
 """What users could meet and must not: answers that come in parts, layouts that poison the gallery, palettes, photographs."""
 
+# ruff: noqa: F811 - fixtures are imported by name
+
 from __future__ import annotations
 
 import asyncio
@@ -12,7 +14,7 @@ import aiohttp.web
 import numpy as np
 import pytest
 from PIL import Image
-from serving import http, png, served, tiny_model
+from serving import http, model, png, server, url  # noqa: F401
 
 from sfumato.serve.client import Client
 from sfumato.serve.edits import _filled
@@ -20,17 +22,6 @@ from sfumato.serve.pictures import taken
 from sfumato.serve.store import Store
 from sfumato.serve.works import Work, Works
 from sfumato.tasks import load
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def url(model: Path, tmp_path_factory: pytest.TempPathFactory):
-    with served(model, tmp_path_factory.mktemp("data")) as (url, _):
-        yield url
 
 
 def boxed(text: str, **more: object) -> dict:
